@@ -1,0 +1,58 @@
+//! The names that other programs and people meet. Changing one breaks a cluster.
+
+/// The label that opts a pod in. Its value is compared byte for byte with a binding's selector.
+pub const POD_LABEL: &str = "aadpodidbinding";
+
+/// The API group of the custom resources, as aad-pod-identity named it.
+pub const GROUP: &str = "aadpodidentity.k8s.io";
+
+/// The sidecar container, and the one volume that only it mounts.
+pub const SIDECAR: &str = "imdslet";
+
+/// The init container of link-local mode.
+pub const ADDRESS_CONTAINER: &str = "imdslet-address";
+
+/// Where the sidecar finds its projected files.
+pub const VOLUME_DIR: &str = "/var/run/imdslet";
+
+/// Where the sidecar finds the Secrets of types 1 and 2, one folder each.
+pub const SECRETS_DIR: &str = "/var/run/imdslet-secrets";
+
+/// The program in the sidecar's image.
+pub const SIDECAR_PROGRAM: &str = "/imdslet-sidecar";
+
+/// The environment variable that carries the pod's uid to the sidecar.
+pub const HEADER_VARIABLE: &str = "IMDSLET_HEADER";
+
+/// The environment variable that carries the PEM of `--extra-ca` to the sidecar.
+pub const EXTRA_CA_VARIABLE: &str = "IMDSLET_EXTRA_CA";
+
+/// The file in [`VOLUME_DIR`] with the pod's [`IDENTITIES`] annotation.
+pub const IDENTITIES_FILE: &str = "identities.json";
+
+/// The file in [`VOLUME_DIR`] with the service account token for the cloud's audience.
+pub const TOKEN_FILE: &str = "token";
+
+/// The file in [`VOLUME_DIR`] with the service account token for AKS identity bindings.
+pub const BINDING_TOKEN_FILE: &str = "binding-token";
+
+/// The audience of [`BINDING_TOKEN_FILE`].
+pub const BINDING_AUDIENCE: &str = "api://AKSIdentityBinding";
+
+/// Written by us on the pod: what the sidecar reads, see [`crate::contract`].
+pub const IDENTITIES: &str = "imdslet.dev/identities";
+
+/// Written by us on the pod: the format number that the pod's sidecar understands.
+pub const VERSION: &str = "imdslet.dev/version";
+
+/// The port of the token endpoint where nothing else is said. It was NMI's.
+pub const DEFAULT_PORT: u16 = 2579;
+
+/// The path of `IDENTITY_ENDPOINT` and `MSI_ENDPOINT`.
+pub const APP_SERVICE_PATH: &str = "/msi/token";
+
+/// The path of Azure's Instance Metadata Service for tokens.
+pub const IMDS_PATH: &str = "/metadata/identity/oauth2/token";
+
+/// The literal address of Azure's Instance Metadata Service.
+pub const LINK_LOCAL: &str = "169.254.169.254";

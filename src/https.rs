@@ -1,0 +1,1 @@
+//! An HTTPS client that trusts what it is told to.
