@@ -2,10 +2,36 @@
 //!
 //! Everything here is a function of its arguments: no I/O, no clock, no random number. What enters
 //! as JSON leaves as a decision with its reason.
+//!
+//! ```text
+//! objects ─► Index ──┐
+//!                    ├─► admission: choices ─► resolve ─► inject ─► a JSON patch
+//! pod ─► PodView ────┘
+//! ```
 
+pub mod admission;
 pub mod authority;
+mod choices;
 pub mod contract;
+mod fields;
 pub mod id;
+pub mod index;
+mod inject;
+mod limits;
 pub mod names;
+pub mod objects;
+pub mod pod;
+mod quantity;
+pub mod resolve;
+mod resources;
 pub mod serve;
 pub mod settings;
+mod sidecar;
+mod text;
+mod variables;
+pub mod warning;
+
+pub use choices::AnnotationError;
+pub use fields::FieldError;
+pub use inject::Reserved;
+pub use limits::LimitRange;

@@ -216,10 +216,7 @@ mod tests {
     fn each_mistake_is_named() {
         let cases = [
             (vec!["--port=1"], "`--dir` is missing; give --dir=VALUE"),
-            (
-                vec!["--port=http"],
-                "`--port` is `http`; it must be a number from 0 to 65535",
-            ),
+            (vec!["--port=http"], "`--port` is `http`; it must be a number from 0 to 65535"),
             (
                 vec!["--authority=http://login.example"],
                 "`--authority` is `http://login.example`; it must be an https URL of scheme, host \

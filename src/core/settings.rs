@@ -1,5 +1,50 @@
 //! What an operator sets once for a cluster: the same for the webhook and for `imdslet inject`.
 
+use std::collections::BTreeMap;
+
+use crate::authority;
+use crate::id::is_tenant;
+use crate::names::DEFAULT_PORT;
+use crate::serve::Mode;
+
+/// The largest CA bundle that travels to a sidecar, in bytes. It stands in every pod, and a pod is
+/// an object of at most 1.5 MiB.
+pub const EXTRA_CA_LIMIT: usize = 64 * 1024;
+
+/// The uid and gid of the sidecar where nothing else is said. Not 65532, which is many an app's.
+pub const DEFAULT_USER: u32 = 2579;
+
+/// What an operator sets once for a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Tenant of identities that name none.
+    pub tenant_id: Option<String>,
+    /// Base URL of Entra ID.
+    pub authority: String,
+    /// Audience of the service account tokens that Entra ID exchanges.
+    pub audience: String,
+    /// Other authorities that `spec.adEndpoint` of types 1 and 2 may name.
+    pub allowed_authorities: Vec<String>,
+    /// Whether `imdslet.dev/source: managed` is honoured.
+    pub allow_managed: bool,
+    /// PEM of CAs that sidecars trust beside the public ones.
+    pub extra_ca: Option<String>,
+    /// Which bindings a pod may match.
+    pub scope: Scope,
+    /// Image of the sidecar.
+    pub sidecar_image: String,
+    /// The sidecar's uid and gid; `None` leaves them to the platform.
+    pub sidecar_user: Option<u32>,
+    /// How tokens are asked for, where pod and namespace say nothing.
+    pub endpoint: Endpoint,
+    /// What becomes of unbound pods, where pod and namespace say nothing.
+    pub when_unbound: WhenUnbound,
+    /// How the sidecar runs, where pod and namespace say nothing.
+    pub sidecar: Mode,
+    /// Port of the token endpoint, where pod and namespace say nothing.
+    pub port: u16,
+}
+
 /// An Azure cloud: it decides authority and audience where neither is given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cloud {
@@ -10,6 +55,72 @@ pub enum Cloud {
     UsGov,
     /// Azure operated by 21Vianet (China).
     China,
+}
+
+/// Which bindings a pod may match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of every namespace, as aad-pod-identity did by default.
+    Cluster,
+    /// Those of its own namespace, as the managed mode and the AKS add-on did.
+    Namespaced,
+}
+
+/// How an application asks for tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// By variables that every container gets.
+    Env,
+    /// At 169.254.169.254, which the pod gets on its loopback interface.
+    LinkLocal,
+}
+
+/// What becomes of a pod that is bound to no identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenUnbound {
+    /// It is admitted and waits for a binding.
+    Wait,
+    /// It is refused.
+    Deny,
+}
+
+/// A value that a person chooses among a few words.
+pub(crate) trait Word: Sized + Copy + 'static {
+    /// Each word and what it means.
+    const WORDS: &'static [(&'static str, Self)];
+
+    /// `Err` lists the words.
+    fn parse(text: &str) -> Result<Self, String> {
+        let found = Self::WORDS.iter().find(|(word, _)| *word == text);
+        found.map(|(_, value)| *value).ok_or_else(|| {
+            let words: Vec<_> = Self::WORDS.iter().map(|(word, _)| format!("`{word}`")).collect();
+            words.join(" or ")
+        })
+    }
+}
+
+impl Word for Cloud {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("public", Self::Public), ("usgov", Self::UsGov), ("china", Self::China)];
+}
+
+impl Word for Scope {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("cluster", Self::Cluster), ("namespaced", Self::Namespaced)];
+}
+
+impl Word for Endpoint {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("env", Self::Env), ("link-local", Self::LinkLocal)];
+}
+
+impl Word for WhenUnbound {
+    const WORDS: &'static [(&'static str, Self)] = &[("wait", Self::Wait), ("deny", Self::Deny)];
+}
+
+impl Word for Mode {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("native", Self::Native), ("container", Self::Container)];
 }
 
 impl Cloud {
@@ -34,5 +145,369 @@ impl Cloud {
             Self::UsGov => "api://AzureADTokenExchangeUSGov",
             Self::China => "api://AzureADTokenExchangeChina",
         }
+    }
+}
+
+/// A flag of the settings, from which both programs make their command line.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag {
+    /// Its name, without the dashes.
+    pub name: &'static str,
+    /// The environment variable that stands in for it.
+    pub variable: &'static str,
+    /// What its value is called in the help; empty if it takes none.
+    pub value: &'static str,
+    /// One line of help.
+    pub help: &'static str,
+    /// Whether it may be given more than once.
+    pub repeats: bool,
+}
+
+const fn flag(
+    name: &'static str,
+    variable: &'static str,
+    value: &'static str,
+    help: &'static str,
+) -> Flag {
+    Flag { name, variable, value, help, repeats: false }
+}
+
+/// The flags of the settings.
+pub const FLAGS: &[Flag] = &[
+    flag("tenant-id", "AZURE_TENANT_ID", "TENANT", "Tenant of identities that name none"),
+    flag(
+        "cloud",
+        "IMDSLET_CLOUD",
+        "CLOUD",
+        "Azure cloud: public, usgov or china [default: public]",
+    ),
+    flag(
+        "authority",
+        "AZURE_AUTHORITY_HOST",
+        "URL",
+        "Base URL of Microsoft Entra ID [default: the cloud's]",
+    ),
+    flag(
+        "audience",
+        "IMDSLET_AUDIENCE",
+        "AUDIENCE",
+        "Audience of service account tokens [default: the cloud's]",
+    ),
+    Flag {
+        repeats: true,
+        ..flag(
+            "allow-authority",
+            "IMDSLET_ALLOW_AUTHORITY",
+            "URL",
+            "Authority that spec.adEndpoint may name; can be repeated",
+        )
+    },
+    flag(
+        "allow-managed",
+        "IMDSLET_ALLOW_MANAGED",
+        "",
+        "Honour imdslet.dev/source: managed, which any pod of a node could use",
+    ),
+    flag("extra-ca", "IMDSLET_EXTRA_CA", "FILE", "PEM file of CAs that sidecars also trust"),
+    flag(
+        "scope",
+        "IMDSLET_SCOPE",
+        "SCOPE",
+        "Bindings that a pod may match: cluster or namespaced [default: cluster]",
+    ),
+    flag("sidecar-image", "IMDSLET_SIDECAR_IMAGE", "IMAGE", "Image of the sidecar"),
+    flag(
+        "sidecar-run-as-user",
+        "IMDSLET_SIDECAR_RUN_AS_USER",
+        "UID",
+        "Uid and gid of the sidecar, or none to leave them to the platform [default: 2579]",
+    ),
+    flag(
+        "endpoint",
+        "IMDSLET_ENDPOINT",
+        "ENDPOINT",
+        "How tokens are asked for: env or link-local [default: env]",
+    ),
+    flag(
+        "when-unbound",
+        "IMDSLET_WHEN_UNBOUND",
+        "WHAT",
+        "What becomes of unbound pods: wait or deny [default: wait]",
+    ),
+    flag(
+        "sidecar",
+        "IMDSLET_SIDECAR",
+        "MODE",
+        "How the sidecar runs: native or container [default: native from Kubernetes 1.32]",
+    ),
+    flag("port", "IMDSLET_PORT", "PORT", "Port of the token endpoint [default: 2579]"),
+    flag(
+        "kubernetes-version",
+        "IMDSLET_KUBERNETES_VERSION",
+        "VERSION",
+        "Version of the cluster [default: 1.34]",
+    ),
+];
+
+/// What was given for the flags, by name: as texts, but for the content of the `extra-ca` file.
+pub type Given = BTreeMap<&'static str, Vec<String>>;
+
+/// A flag whose value cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--{flag} is `{value}`; it must be {expected}")]
+pub struct Mistake {
+    /// The flag's name.
+    pub flag: &'static str,
+    /// What was given.
+    pub value: String,
+    /// What would be right.
+    pub expected: String,
+}
+
+impl Settings {
+    /// Reads the settings from what was given.
+    ///
+    /// # Errors
+    ///
+    /// Every [`Mistake`], so that all can be mended at once.
+    pub fn read(given: &Given) -> Result<Self, Vec<Mistake>> {
+        let mut reader = Reader { given, mistakes: Vec::new() };
+        let cloud = reader.word::<Cloud>("cloud").unwrap_or_default();
+        let default_mode = match reader.kubernetes_minor() {
+            // Below, kubelets within the version skew may lack native sidecars (general in 1.29
+            // behind a gate, stable in 1.33).
+            Some(minor) if minor < 32 => Mode::Container,
+            _ => Mode::Native,
+        };
+        let settings = Self {
+            tenant_id: reader.tenant(),
+            authority: reader.authority().unwrap_or_else(|| cloud.authority().to_owned()),
+            audience: reader.text("audience").unwrap_or(cloud.audience()).to_owned(),
+            allowed_authorities: reader.allowed_authorities(),
+            allow_managed: reader.switch("allow-managed"),
+            extra_ca: reader.extra_ca(),
+            scope: reader.word("scope").unwrap_or(Scope::Cluster),
+            sidecar_image: reader.text("sidecar-image").unwrap_or(DEFAULT_IMAGE).to_owned(),
+            sidecar_user: reader.user(),
+            endpoint: reader.word("endpoint").unwrap_or(Endpoint::Env),
+            when_unbound: reader.word("when-unbound").unwrap_or(WhenUnbound::Wait),
+            sidecar: reader.word("sidecar").unwrap_or(default_mode),
+            port: reader.port().unwrap_or(DEFAULT_PORT),
+        };
+        if reader.mistakes.is_empty() { Ok(settings) } else { Err(reader.mistakes) }
+    }
+}
+
+/// The image of the sidecar where nothing else is said: this release's, from the node's own
+/// registry settings.
+const DEFAULT_IMAGE: &str = concat!("imdslet-sidecar:", env!("CARGO_PKG_VERSION"));
+
+struct Reader<'a> {
+    given: &'a Given,
+    mistakes: Vec<Mistake>,
+}
+
+impl<'a> Reader<'a> {
+    /// An empty value is as good as none: charts and shells make them.
+    fn text(&self, flag: &'static str) -> Option<&'a str> {
+        let values = self.given.get(flag)?;
+        values.last().map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    fn mistake(&mut self, flag: &'static str, value: &str, expected: impl Into<String>) {
+        self.mistakes.push(Mistake { flag, value: value.to_owned(), expected: expected.into() });
+    }
+
+    fn word<T: Word>(&mut self, flag: &'static str) -> Option<T> {
+        let text = self.text(flag)?;
+        match T::parse(text) {
+            Ok(value) => Some(value),
+            Err(words) => {
+                self.mistake(flag, text, words);
+                None
+            }
+        }
+    }
+
+    fn switch(&mut self, flag: &'static str) -> bool {
+        match self.text(flag) {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(other) => {
+                self.mistake(flag, other, "`true` or `false`");
+                false
+            }
+        }
+    }
+
+    fn tenant(&mut self) -> Option<String> {
+        let text = self.text("tenant-id")?;
+        if !is_tenant(text) {
+            self.mistake("tenant-id", text, "a tenant id (GUID) or a tenant's domain name");
+        }
+        Some(text.to_owned())
+    }
+
+    fn authority(&mut self) -> Option<String> {
+        let text = self.text("authority")?;
+        let url = authority::normalize(text);
+        if url.is_none() {
+            self.mistake("authority", text, HTTPS_URL);
+        }
+        url
+    }
+
+    fn allowed_authorities(&mut self) -> Vec<String> {
+        let given = self.given.get("allow-authority");
+        let mut allowed = Vec::new();
+        // The variable holds all of them in one text.
+        for text in given.into_iter().flatten().flat_map(|text| text.split([',', ' '])) {
+            match authority::normalize(text) {
+                Some(url) => allowed.push(url),
+                None if text.is_empty() => {}
+                None => self.mistake("allow-authority", text, HTTPS_URL),
+            }
+        }
+        allowed
+    }
+
+    fn extra_ca(&mut self) -> Option<String> {
+        let pem = self.text("extra-ca")?;
+        if pem.len() > EXTRA_CA_LIMIT {
+            self.mistake("extra-ca", "(a file)", format!("{EXTRA_CA_LIMIT} bytes at most"));
+        } else if !pem.contains("-----BEGIN CERTIFICATE-----") {
+            self.mistake("extra-ca", "(a file)", "a PEM file with certificates");
+        }
+        Some(pem.to_owned())
+    }
+
+    fn user(&mut self) -> Option<u32> {
+        match self.text("sidecar-run-as-user") {
+            None => Some(DEFAULT_USER),
+            Some("none") => None,
+            Some(text) => {
+                let user =
+                    text.parse().ok().filter(|user| *user > 0 && i32::try_from(*user).is_ok());
+                if user.is_none() {
+                    self.mistake(
+                        "sidecar-run-as-user",
+                        text,
+                        "a uid from 1 to 2147483647, or none",
+                    );
+                }
+                user
+            }
+        }
+    }
+
+    fn port(&mut self) -> Option<u16> {
+        let text = self.text("port")?;
+        let port = parse_port(text);
+        if port.is_none() {
+            self.mistake("port", text, PORT_RANGE);
+        }
+        port
+    }
+
+    fn kubernetes_minor(&mut self) -> Option<u32> {
+        let text = self.text("kubernetes-version")?;
+        let minor = text.strip_prefix('v').unwrap_or(text).split('.').collect::<Vec<_>>();
+        match minor.as_slice() {
+            // Managed clusters write `34+`.
+            ["1", minor, ..] if let Ok(minor) = minor.trim_end_matches('+').parse() => Some(minor),
+            _ => {
+                self.mistake("kubernetes-version", text, "a version such as 1.34");
+                None
+            }
+        }
+    }
+}
+
+const HTTPS_URL: &str = "an https URL of scheme, host and port alone";
+
+/// The ports that a token endpoint may have, in words.
+pub(crate) const PORT_RANGE: &str = "a port from 1024 to 65535";
+
+/// Reads a port that a process without privileges may listen on.
+pub(crate) fn parse_port(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|port| *port >= 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(given: &[(&'static str, &str)]) -> Result<Settings, Vec<String>> {
+        let mut map = Given::new();
+        for (flag, value) in given {
+            map.entry(flag).or_default().push((*value).to_owned());
+        }
+        Settings::read(&map).map_err(|all| all.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn nothing_given_is_the_public_cloud() {
+        let settings = read(&[]).unwrap();
+        assert_eq!(settings.authority, "https://login.microsoftonline.com");
+        assert_eq!(settings.audience, "api://AzureADTokenExchange");
+        assert_eq!(settings.tenant_id, None);
+        assert_eq!(settings.sidecar, Mode::Native);
+        assert_eq!(settings.sidecar_user, Some(2579));
+        assert_eq!(settings.port, 2579);
+    }
+
+    #[test]
+    fn the_cloud_decides_authority_and_audience_unless_they_are_given() {
+        let settings = read(&[("cloud", "usgov")]).unwrap();
+        assert_eq!(settings.authority, "https://login.microsoftonline.us");
+        assert_eq!(settings.audience, "api://AzureADTokenExchangeUSGov");
+        let settings = read(&[("cloud", "china"), ("authority", "https://Login.example/")]);
+        assert_eq!(settings.unwrap().authority, "https://login.example");
+    }
+
+    #[test]
+    fn old_clusters_get_a_plain_container() {
+        let mode = |version| read(&[("kubernetes-version", version)]).unwrap().sidecar;
+        assert_eq!(mode("v1.31.9"), Mode::Container);
+        assert_eq!(mode("1.32"), Mode::Native);
+        assert_eq!(mode("1.34+"), Mode::Native);
+        let given = read(&[("kubernetes-version", "1.29"), ("sidecar", "native")]);
+        assert_eq!(given.unwrap().sidecar, Mode::Native);
+    }
+
+    #[test]
+    fn every_mistake_is_listed_at_once() {
+        let mistakes = read(&[
+            ("tenant-id", "common"),
+            ("cloud", "german"),
+            ("authority", "http://login.example"),
+            ("allow-authority", "https://a.example,b.example"),
+            ("extra-ca", "nothing"),
+            ("sidecar-run-as-user", "0"),
+            ("port", "80"),
+            ("kubernetes-version", "new"),
+            ("allow-managed", "yes"),
+        ]);
+        assert_eq!(
+            mistakes.unwrap_err(),
+            [
+                "--cloud is `german`; it must be `public` or `usgov` or `china`",
+                "--kubernetes-version is `new`; it must be a version such as 1.34",
+                "--tenant-id is `common`; it must be a tenant id (GUID) or a tenant's domain name",
+                "--authority is `http://login.example`; it must be an https URL of scheme, host \
+                 and port alone",
+                "--allow-authority is `b.example`; it must be an https URL of scheme, host and \
+                 port alone",
+                "--allow-managed is `yes`; it must be `true` or `false`",
+                "--extra-ca is `(a file)`; it must be a PEM file with certificates",
+                "--sidecar-run-as-user is `0`; it must be a uid from 1 to 2147483647, or none",
+                "--port is `80`; it must be a port from 1024 to 65535",
+            ]
+        );
+    }
+
+    #[test]
+    fn empty_values_are_absent() {
+        assert_eq!(read(&[("tenant-id", ""), ("port", " ")]), read(&[]));
     }
 }

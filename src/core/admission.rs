@@ -1,0 +1,277 @@
+//! What becomes of a pod: the one decision that the webhook and `imdslet inject` share.
+
+use json_patch::Patch;
+
+use crate::choices::{AnnotationError, Choices, KEYS};
+use crate::index::Index;
+use crate::inject::{Edits, Injection, Reserved, announcement_of, own_sidecar};
+use crate::names::{IDENTITIES, VERSION};
+use crate::objects::ObjectName;
+use crate::pod::{List, PodView, Unreadable};
+use crate::resolve::{Resolution, resolve};
+use crate::resources::sidecar_resources;
+use crate::serve::Mode;
+use crate::settings::{Settings, WhenUnbound};
+use crate::warning::{Hold, Warning};
+
+/// What becomes of a pod that is admitted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admission {
+    /// What happens to it.
+    pub outcome: Outcome,
+    /// What its author should know.
+    pub warnings: Vec<Warning>,
+}
+
+/// What happens to an admitted pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Nothing.
+    Untouched(Untouched),
+    /// It gets the sidecar; an empty patch means that it has all that it needs.
+    Injected {
+        /// What to apply to it.
+        patch: Patch,
+        /// `namespace/name` of its identities, the default first; empty while it is unbound.
+        identities: Vec<String>,
+    },
+}
+
+/// Why a pod is admitted as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Untouched {
+    /// It has no label, or an empty one.
+    NotOptedIn,
+    /// The kubelet's picture of a static pod.
+    MirrorPod,
+    /// Its namespace has `imdslet.dev/injection: disabled`.
+    InjectionDisabled,
+    /// This AzurePodIdentityException matches it.
+    Excepted(ObjectName),
+    /// It uses the node's network.
+    HostNetwork,
+    /// It runs on Windows.
+    Windows,
+    /// It has no sidecar that its ephemeral containers could ask.
+    NoSidecar,
+}
+
+/// Why a pod is refused. Each message names object, field and remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It is no pod that can be read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// It has no containers, which no pod may.
+    #[error("the pod has no spec.containers; give it at least one container")]
+    NoContainers,
+    /// An annotation has a wrong value.
+    #[error(transparent)]
+    Annotation(#[from] AnnotationError),
+    /// Something in it has a name of ours.
+    #[error(transparent)]
+    Reserved(#[from] Reserved),
+    /// It is unbound, and unbound pods are denied.
+    #[error("{0} (imdslet.dev/when-unbound: deny)")]
+    Unbound(String),
+    /// It cannot be served, and unbound pods are denied.
+    #[error(
+        "a pod with {0} gets no identity from imdslet (imdslet.dev/when-unbound: deny); remove \
+         the aadpodidbinding label, or {0}"
+    )]
+    Unservable(&'static str),
+}
+
+impl Refusal {
+    /// Stable name for metrics and events. Never carries user input.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unreadable(_) => "Unreadable",
+            Self::NoContainers => "NoContainers",
+            Self::Annotation(_) => "InvalidAnnotation",
+            Self::Reserved(_) => "ReservedName",
+            Self::Unbound(_) => "Unbound",
+            Self::Unservable(_) => "Unservable",
+        }
+    }
+}
+
+impl Untouched {
+    /// Stable name for metrics and events. Never carries user input.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotOptedIn => "NotOptedIn",
+            Self::MirrorPod => "MirrorPod",
+            Self::InjectionDisabled => "InjectionDisabled",
+            Self::Excepted(_) => "Excepted",
+            Self::HostNetwork => "HostNetwork",
+            Self::Windows => "Windows",
+            Self::NoSidecar => "NoSidecar",
+        }
+    }
+}
+
+impl Admission {
+    fn untouched(why: Untouched) -> Self {
+        Self { outcome: Outcome::Untouched(why), warnings: Vec::new() }
+    }
+}
+
+/// Decides what becomes of `pod`, which is created in `namespace`.
+///
+/// `namespace` is the request's: a pod made by a Deployment names none itself.
+///
+/// # Errors
+///
+/// [`Refusal`], and nothing is changed.
+pub fn admit(
+    index: &Index,
+    settings: &Settings,
+    namespace: &str,
+    pod: &PodView<'_>,
+) -> Result<Admission, Refusal> {
+    let Some(selector) = pod.selector() else {
+        return Ok(Admission::untouched(Untouched::NotOptedIn));
+    };
+    let own_namespace = index.namespace(namespace);
+    if pod.annotation("kubernetes.io/config.mirror").is_some() {
+        return Ok(Admission::untouched(Untouched::MirrorPod));
+    }
+    if own_namespace.is_some_and(|settings| settings.is_disabled) {
+        return Ok(Admission::untouched(Untouched::InjectionDisabled));
+    }
+    if let Some(exception) = index.exception(namespace, pod) {
+        return Ok(Admission::untouched(Untouched::Excepted(exception.clone())));
+    }
+    if pod.list(List::Containers).is_empty() {
+        return Err(Refusal::NoContainers);
+    }
+    let choices = Choices::read(pod, (namespace, own_namespace), settings)?;
+    if let Some((why, warning)) = unservable(pod) {
+        return match choices.when_unbound {
+            WhenUnbound::Deny => Err(Refusal::Unservable(match why {
+                Untouched::Windows => "a Windows node",
+                _ => "spec.hostNetwork",
+            })),
+            WhenUnbound::Wait => {
+                Ok(Admission { outcome: Outcome::Untouched(why), warnings: vec![warning] })
+            }
+        };
+    }
+    let resolution = resolve(index, settings, namespace, selector, choices.endpoint);
+    let mut warnings = Vec::new();
+    report_resolution(&resolution, selector, &choices, &mut warnings)?;
+    report_conflicts(pod, &choices, &mut warnings);
+    let resources = sidecar_resources(pod, choices.resources.as_ref(), index.limits(namespace));
+    let identities = &resolution.identities;
+    let patch = Injection { pod, settings, choices: &choices, identities, resources }
+        .patch(&mut warnings)?;
+    let identities = identities.iter().map(|usable| usable.identity.name.clone()).collect();
+    Ok(Admission { outcome: Outcome::Injected { patch, identities }, warnings })
+}
+
+/// Decides what the ephemeral containers of `pod` get that `before` did not have.
+///
+/// # Errors
+///
+/// [`Refusal`], and nothing is changed. The caller admits the pod all the same: whoever debugs it
+/// needs no token.
+pub fn admit_ephemeral(
+    settings: &Settings,
+    pod: &PodView<'_>,
+    before: &PodView<'_>,
+) -> Result<Admission, Refusal> {
+    let sidecar = match pod.selector() {
+        Some(_) => own_sidecar(pod)?,
+        None => None,
+    };
+    let Some((_, _, sidecar)) = sidecar else {
+        return Ok(Admission::untouched(Untouched::NoSidecar));
+    };
+    let choices = Choices::read(pod, ("", None), settings)?;
+    let announcement = announcement_of(sidecar, &choices);
+    let mut edits = Edits::default();
+    let mut warnings = Vec::new();
+    let old = before.list(List::EphemeralContainers);
+    for (at, container) in pod.list(List::EphemeralContainers).iter().enumerate() {
+        // One that runs cannot be changed any more.
+        if !old.iter().any(|old| old.name == container.name) {
+            let list = List::EphemeralContainers;
+            edits.set_variables(list, at, container, &announcement, &mut warnings);
+        }
+    }
+    let outcome = Outcome::Injected { patch: Patch(edits.0), identities: Vec::new() };
+    Ok(Admission { outcome, warnings })
+}
+
+fn unservable(pod: &PodView<'_>) -> Option<(Untouched, Warning)> {
+    if pod.is_windows() {
+        Some((Untouched::Windows, Warning::Windows))
+    } else if pod.is_host_network() {
+        Some((Untouched::HostNetwork, Warning::HostNetwork))
+    } else {
+        None
+    }
+}
+
+fn report_resolution(
+    resolution: &Resolution,
+    selector: &str,
+    choices: &Choices,
+    warnings: &mut Vec<Warning>,
+) -> Result<(), Refusal> {
+    let is_bound = !resolution.identities.is_empty();
+    if !is_bound {
+        // The first failure is the one that the author most likely meant.
+        let why = match resolution.skipped.first() {
+            Some(first) => first.to_string(),
+            None => format!(
+                "no AzureIdentityBinding has spec.selector `{selector}`; create one, or remove \
+                 the aadpodidbinding label from the pod"
+            ),
+        };
+        if choices.when_unbound == WhenUnbound::Deny {
+            return Err(Refusal::Unbound(why));
+        }
+        let hold = match choices.sidecar {
+            Mode::Native => Hold::Held,
+            Mode::Container => Hold::Free,
+        };
+        warnings.push(Warning::Unbound(why, hold));
+    }
+    let others = resolution.skipped.iter().skip(usize::from(!is_bound));
+    let unexpected = others.filter(|skipped| !(is_bound && skipped.reason.is_intended()));
+    warnings.extend(unexpected.cloned().map(Warning::Skipped));
+    Ok(())
+}
+
+fn report_conflicts(pod: &PodView<'_>, choices: &Choices, warnings: &mut Vec<Warning>) {
+    for (_, _, container) in pod.foreign() {
+        let port = u32::from(choices.port);
+        if container.ports.iter().flatten().any(|own| own.container_port == Some(port)) {
+            let container = container.name.to_string();
+            warnings.push(Warning::PortTaken { container, port: choices.port });
+        }
+    }
+    let federated =
+        pod.foreign().any(|(_, _, c)| c.variable("AZURE_FEDERATED_TOKEN_FILE").is_some());
+    if pod.label("azure.workload.identity/use") == Some("true") {
+        warnings.push(Warning::WorkloadIdentity("label azure.workload.identity/use"));
+    } else if federated {
+        warnings.push(Warning::WorkloadIdentity("variable AZURE_FEDERATED_TOKEN_FILE"));
+    }
+    for name in &choices.skip_containers {
+        if !pod.foreign().any(|(_, _, container)| *container.name == **name) {
+            warnings.push(Warning::NoSuchContainer(name.clone()));
+        }
+    }
+    let ours = |key: &str| KEYS.contains(&key) || key == IDENTITIES || key == VERSION;
+    let unknown = pod.annotation_keys().filter(|key| key.starts_with("imdslet.dev/") && !ours(key));
+    warnings.extend(
+        unknown
+            .map(|key| Warning::UnknownAnnotation { key: key.to_owned(), known: KEYS.join(", ") }),
+    );
+}

@@ -1,0 +1,350 @@
+//! The patch that gives a pod its token endpoint.
+//!
+//! It only adds, with three exceptions, each a `replace` of one string: a container's own proxy
+//! exception list is extended, a Secrets Store volume is pointed to a derived class (a later
+//! issue), and our own two annotations are always set. Applied and asked again, nothing is left
+//! to do.
+
+use json_patch::jsonptr::{PointerBuf, Token};
+use json_patch::{AddOperation, Patch, PatchOperation, ReplaceOperation};
+use serde_json::{Value, json};
+
+use crate::choices::Choices;
+use crate::contract::{FORMAT, PodIdentities};
+use crate::names::{ADDRESS_CONTAINER, IDENTITIES, SIDECAR, VERSION};
+use crate::pod::{Container, List, PodView};
+use crate::resolve::Usable;
+use crate::serve::{Mode, ServeArgs};
+use crate::settings::{Endpoint, Settings};
+use crate::sidecar::{Sidecar, secret_volume};
+use crate::variables::{Announcement, Conflict, HeaderValue};
+use crate::warning::Warning;
+
+/// The annotation by which kubectl knows which container is meant where none is named.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+/// The sysctl that lets a process without privileges listen on port 80. It is on Kubernetes' list
+/// of safe ones.
+const UNPRIVILEGED_PORTS: &str = "net.ipv4.ip_unprivileged_port_start";
+
+/// Something in the pod has a name that is ours. Each message names what to rename.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reserved {
+    /// A container that is not ours.
+    #[error(
+        "spec.{list}[{at}].name is `{name}`, which is reserved for imdslet's own container; \
+         rename the container"
+    )]
+    Container {
+        /// `containers` or `initContainers`.
+        list: &'static str,
+        /// Its place in the list.
+        at: usize,
+        /// Its name.
+        name: String,
+    },
+    /// More than one sidecar.
+    #[error("the pod has {0} containers named `imdslet`; remove all of them, one will be added")]
+    Sidecars(usize),
+    /// A volume that is not ours.
+    #[error(
+        "spec.volumes[{at}].name is `{name}`, which is reserved for imdslet's own volume; \
+         rename the volume"
+    )]
+    Volume {
+        /// Its place in the list.
+        at: usize,
+        /// Its name.
+        name: String,
+    },
+    /// A container that wants what only the sidecar may see.
+    #[error(
+        "container `{container}` mounts volume `imdslet`, which only imdslet's own container may \
+         mount; remove the mount"
+    )]
+    Mount {
+        /// The container.
+        container: String,
+    },
+}
+
+/// What is to become of one pod.
+pub(crate) struct Injection<'a> {
+    pub(crate) pod: &'a PodView<'a>,
+    pub(crate) settings: &'a Settings,
+    pub(crate) choices: &'a Choices,
+    pub(crate) identities: &'a [Usable],
+    pub(crate) resources: Option<Value>,
+}
+
+impl Injection<'_> {
+    /// The patch, and what its author should know. An empty patch: there is nothing left to do.
+    pub(crate) fn patch(self, warnings: &mut Vec<Warning>) -> Result<Patch, Reserved> {
+        let mut edits = Edits::default();
+        let own = own_sidecar(self.pod)?;
+        let announcement = if let Some((list, at, sidecar)) = own {
+            report_order(self.pod, list, at, warnings);
+            announcement_of(sidecar, self.choices)
+        } else {
+            check_names(self.pod, self.identities)?;
+            self.announcement()
+        };
+        announce(self.pod, &announcement, &self.choices.skip_containers, &mut edits, warnings);
+        if own.is_none() {
+            self.add_sidecar(&mut edits, warnings);
+        }
+        self.annotate(own.is_none(), &mut edits);
+        Ok(Patch(edits.0))
+    }
+
+    fn announcement(&self) -> Announcement {
+        match self.choices.endpoint {
+            Endpoint::LinkLocal => Announcement::Address,
+            Endpoint::Env => {
+                Announcement::Endpoint { port: self.choices.port, header: HeaderValue::pod_uid() }
+            }
+        }
+    }
+
+    fn hold(&self) -> bool {
+        self.identities.is_empty()
+    }
+
+    fn add_sidecar(&self, edits: &mut Edits, warnings: &mut Vec<Warning>) {
+        let sidecar = Sidecar {
+            settings: self.settings,
+            choices: self.choices,
+            identities: self.identities,
+            resources: self.resources.clone(),
+            hold: self.hold(),
+        };
+        let mut init = Vec::new();
+        if self.choices.endpoint == Endpoint::LinkLocal {
+            init.push(sidecar.address_container());
+            self.unprivileged_ports(edits, warnings);
+        }
+        match self.choices.sidecar {
+            Mode::Native => init.push(sidecar.container()),
+            Mode::Container => {
+                edits.append("containers", self.has(List::Containers), vec![sidecar.container()]);
+                warnings.push(Warning::PlainSidecar {
+                    init_containers: self.pod.list(List::InitContainers).len(),
+                });
+            }
+        }
+        if !init.is_empty() {
+            // First among the init containers: those of the pod's author may need tokens too, and
+            // the kubelet starts init containers one after another, in order.
+            edits.prepend("initContainers", self.has(List::InitContainers), init);
+        }
+        let has_volumes = self.pod.spec.as_ref().is_some_and(|spec| spec.volumes.is_some());
+        edits.append("volumes", has_volumes, sidecar.volumes());
+    }
+
+    fn has(&self, list: List) -> bool {
+        let spec = self.pod.spec.as_ref();
+        spec.is_some_and(|spec| match list {
+            List::InitContainers => spec.init_containers.is_some(),
+            _ => spec.containers.is_some(),
+        })
+    }
+
+    fn unprivileged_ports(&self, edits: &mut Edits, warnings: &mut Vec<Warning>) {
+        let entry = json!({"name": UNPRIVILEGED_PORTS, "value": "80"});
+        let context = self.pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+        match context.map(|context| &context.sysctls) {
+            None => edits.add(["spec", "securityContext"], json!({"sysctls": [entry]})),
+            Some(None) => edits.add(["spec", "securityContext", "sysctls"], json!([entry])),
+            Some(Some(own)) if own.iter().any(|sysctl| *sysctl.name == *UNPRIVILEGED_PORTS) => {
+                warnings.push(Warning::OwnSysctl);
+            }
+            Some(Some(_)) => edits.add(["spec", "securityContext", "sysctls", "-"], entry),
+        }
+    }
+
+    fn annotate(&self, is_new: bool, edits: &mut Edits) {
+        let metadata = self.pod.metadata.as_ref();
+        if metadata.is_none_or(|metadata| metadata.annotations.is_none()) {
+            edits.add(["metadata", "annotations"], json!({}));
+        }
+        let identities = PodIdentities {
+            version: FORMAT,
+            hold: self.hold(),
+            identities: self.identities.iter().map(|usable| usable.identity.clone()).collect(),
+        };
+        // Serialising these plain structs cannot fail.
+        let identities = serde_json::to_string(&identities).unwrap_or_default();
+        for (key, value) in [(IDENTITIES, identities), (VERSION, FORMAT.to_string())] {
+            edits.set_annotation(key, self.pod.annotation(key), &value);
+        }
+        let needs_default = is_new
+            && self.choices.sidecar == Mode::Container
+            && self.pod.annotation(DEFAULT_CONTAINER).is_none();
+        if let (true, Some(first)) = (needs_default, self.pod.list(List::Containers).first()) {
+            edits.set_annotation(DEFAULT_CONTAINER, None, &first.name);
+        }
+    }
+}
+
+/// Gives the containers of a pod, its ephemeral ones too, what `announcement` says.
+pub(crate) fn announce(
+    pod: &PodView<'_>,
+    announcement: &Announcement,
+    skipped: &[String],
+    edits: &mut Edits,
+    warnings: &mut Vec<Warning>,
+) {
+    for (list, at, container) in pod.foreign() {
+        if !skipped.iter().any(|name| **name == *container.name) {
+            edits.set_variables(list, at, container, announcement, warnings);
+        }
+    }
+}
+
+/// The sidecar that the pod already has: the API server calls again after other webhooks, and
+/// pods are copied and restored from backups.
+pub(crate) fn own_sidecar<'a>(
+    pod: &'a PodView<'a>,
+) -> Result<Option<(List, usize, &'a Container<'a>)>, Reserved> {
+    let mut named = pod.places().filter(|(_, _, container)| *container.name == *SIDECAR);
+    let first = named.next();
+    let others = named.count();
+    match first {
+        Some(_) if others > 0 => Err(Reserved::Sidecars(others + 1)),
+        Some((list, at, container)) if !container.is_ours() => {
+            Err(Reserved::Container { list: list.field(), at, name: container.name.to_string() })
+        }
+        first => Ok(first),
+    }
+}
+
+/// What a sidecar that is already there was told decides, not what the pod would get today.
+pub(crate) fn announcement_of(sidecar: &Container<'_>, choices: &Choices) -> Announcement {
+    let args = sidecar.args.as_deref().unwrap_or_default().iter().skip(1);
+    match ServeArgs::parse(args.map(|arg| &**arg)) {
+        Ok(args) if args.link_local => Announcement::Address,
+        Ok(args) => {
+            Announcement::Endpoint { port: args.port, header: HeaderValue::of_sidecar(sidecar) }
+        }
+        // A sidecar of another release, whose arguments are not known here.
+        Err(_) => {
+            Announcement::Endpoint { port: choices.port, header: HeaderValue::of_sidecar(sidecar) }
+        }
+    }
+}
+
+/// A later webhook may have put an init container before ours; it is served too late.
+fn report_order(pod: &PodView<'_>, list: List, at: usize, warnings: &mut Vec<Warning>) {
+    if list == List::InitContainers {
+        let before = pod.list(List::InitContainers).iter().take(at);
+        let foreign = before.filter(|container| *container.name != *ADDRESS_CONTAINER);
+        warnings.extend(
+            foreign.map(|container| Warning::ServedLate { container: container.name.to_string() }),
+        );
+    }
+}
+
+fn check_names(pod: &PodView<'_>, identities: &[Usable]) -> Result<(), Reserved> {
+    let address = pod.places().find(|(_, _, container)| *container.name == *ADDRESS_CONTAINER);
+    if let Some((list, at, container)) = address {
+        let name = container.name.to_string();
+        return Err(Reserved::Container { list: list.field(), at, name });
+    }
+    let secrets: Vec<_> = identities
+        .iter()
+        .filter_map(|usable| usable.identity.secret.as_deref())
+        .map(secret_volume)
+        .collect();
+    for (at, volume) in pod.volumes().iter().enumerate() {
+        if *volume.name == *SIDECAR || secrets.iter().any(|name| **name == *volume.name) {
+            return Err(Reserved::Volume { at, name: volume.name.to_string() });
+        }
+    }
+    let mounts = |container: &Container<'_>| {
+        container.volume_mounts.iter().flatten().any(|mount| *mount.name == *SIDECAR)
+    };
+    match pod.places().find(|(_, _, container)| mounts(container)) {
+        Some((_, _, container)) => Err(Reserved::Mount { container: container.name.to_string() }),
+        None => Ok(()),
+    }
+}
+
+/// The operations of a patch, in the order in which they apply.
+#[derive(Default)]
+pub(crate) struct Edits(pub(crate) Vec<PatchOperation>);
+
+impl Edits {
+    fn add<const N: usize>(&mut self, path: [&str; N], value: Value) {
+        let path = PointerBuf::from_tokens(path.map(Token::new));
+        self.0.push(PatchOperation::Add(AddOperation { path, value }));
+    }
+
+    fn replace<const N: usize>(&mut self, path: [&str; N], value: Value) {
+        let path = PointerBuf::from_tokens(path.map(Token::new));
+        self.0.push(PatchOperation::Replace(ReplaceOperation { path, value }));
+    }
+
+    /// Puts `items` at the end of `spec.LIST`.
+    fn append(&mut self, list: &str, exists: bool, items: Vec<Value>) {
+        if !exists {
+            return self.add(["spec", list], Value::Array(items));
+        }
+        for item in items {
+            self.add(["spec", list, "-"], item);
+        }
+    }
+
+    /// Puts `items` at the start of `spec.LIST`. Everything in the list moves: whatever names a
+    /// place in it must stand earlier in the patch.
+    fn prepend(&mut self, list: &str, exists: bool, items: Vec<Value>) {
+        if !exists {
+            return self.add(["spec", list], Value::Array(items));
+        }
+        for item in items.into_iter().rev() {
+            self.add(["spec", list, "0"], item);
+        }
+    }
+
+    fn set_annotation(&mut self, key: &str, current: Option<&str>, value: &str) {
+        let path = ["metadata", "annotations", key];
+        match current {
+            Some(current) if current == value => {}
+            Some(_) => self.replace(path, json!(value)),
+            None => self.add(path, json!(value)),
+        }
+    }
+
+    pub(crate) fn set_variables(
+        &mut self,
+        list: List,
+        at: usize,
+        container: &Container<'_>,
+        announcement: &Announcement,
+        warnings: &mut Vec<Warning>,
+    ) {
+        let variables = announcement.decide(container);
+        let place = at.to_string();
+        for extension in variables.extend {
+            let entry = extension.at.to_string();
+            let path = ["spec", list.field(), &place, "env", &entry, "value"];
+            if extension.is_new {
+                self.add(path, json!(extension.value));
+            } else {
+                self.replace(path, json!(extension.value));
+            }
+        }
+        if container.env.is_some() {
+            for entry in variables.add {
+                self.add(["spec", list.field(), &place, "env", "-"], entry);
+            }
+        } else if !variables.add.is_empty() {
+            self.add(["spec", list.field(), &place, "env"], Value::Array(variables.add));
+        }
+        let name = || container.name.to_string();
+        warnings.extend(variables.conflicts.into_iter().map(|conflict| match conflict {
+            Conflict::Variable(variable) => Warning::OwnVariable { container: name(), variable },
+            Conflict::HiddenProxy(from) => Warning::HiddenProxy { container: name(), from },
+        }));
+    }
+}

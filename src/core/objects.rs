@@ -1,0 +1,539 @@
+//! The custom resources of `aadpodidentity.k8s.io/v1`, and the other objects that decisions read.
+//!
+//! Only what a decision needs is kept. An AzureIdentity that cannot be used is kept too, with the
+//! reason, so that the pod that asks for it can be told.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::contract::Source;
+use crate::fields::{FieldError, Fields};
+use crate::id::{is_guid, is_identity_resource_id, is_tenant};
+use crate::limits::LimitRange;
+use crate::names::GROUP;
+
+/// Namespace and name of an object. Ordered by namespace, then name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectName {
+    /// The namespace; empty for objects that have none.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl ObjectName {
+    /// The name of an object in a namespace.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+/// The kinds of object that decisions read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// `aadpodidentity.k8s.io/v1` AzureIdentity.
+    AzureIdentity,
+    /// `aadpodidentity.k8s.io/v1` AzureIdentityBinding.
+    AzureIdentityBinding,
+    /// `aadpodidentity.k8s.io/v1` AzurePodIdentityException.
+    AzurePodIdentityException,
+    /// `v1` Namespace.
+    Namespace,
+    /// `v1` LimitRange.
+    LimitRange,
+}
+
+/// What an AzureIdentity says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AzureIdentity {
+    /// How it proves itself.
+    pub credential: Credential,
+    /// `spec.clientID`, a GUID.
+    pub client_id: String,
+    /// `spec.resourceID`.
+    pub resource_id: Option<String>,
+    /// Annotation `imdslet.dev/tenant-id`, else `spec.tenantID`.
+    pub tenant_id: Option<String>,
+    /// Annotation `imdslet.dev/object-id`, a GUID.
+    pub object_id: Option<String>,
+    /// Annotation `imdslet.dev/allowed-resources`.
+    pub allowed_resources: Option<Vec<String>>,
+    /// `spec.adEndpoint`; it counts for types 1 and 2 only.
+    pub ad_endpoint: Option<String>,
+    /// Annotation `aadpodidentity.k8s.io/Behavior: namespaced`: for pods of its own namespace only.
+    pub is_namespaced: bool,
+}
+
+/// How an AzureIdentity proves itself, by `spec.type`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// Type 0, a user-assigned managed identity; one of the three sources that it may have.
+    Managed(Source),
+    /// Type 1, a service principal with the secret of this Secret.
+    Secret(ObjectName),
+    /// Type 2, a service principal with the certificate of this Secret.
+    Certificate(ObjectName),
+}
+
+/// What an AzureIdentityBinding says. Its `weight` was never read by anyone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AzureIdentityBinding {
+    /// Name of an AzureIdentity in the binding's own namespace.
+    pub azure_identity: String,
+    /// The value of the pod's label, byte for byte.
+    pub selector: String,
+}
+
+/// What an AzurePodIdentityException says: pods of its namespace that have any of these labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AzurePodIdentityException {
+    /// Key and value; values are compared ignoring ASCII letter case, as before.
+    pub pod_labels: Vec<(String, String)>,
+}
+
+/// What a Namespace says to us: defaults for its pods, and whether it takes part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceSettings {
+    /// Annotations with our prefix.
+    pub annotations: BTreeMap<String, String>,
+    /// Label `imdslet.dev/injection: disabled`.
+    pub is_disabled: bool,
+}
+
+/// An object that decisions read, with what was found wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// An AzureIdentity, or why it cannot be used.
+    Identity(ObjectName, Result<AzureIdentity, FieldError>),
+    /// An AzureIdentityBinding, or why it can match nothing.
+    Binding(ObjectName, Result<AzureIdentityBinding, FieldError>),
+    /// An AzurePodIdentityException, or why it excepts nothing.
+    Exception(ObjectName, Result<AzurePodIdentityException, FieldError>),
+    /// A Namespace.
+    Namespace(ObjectName, NamespaceSettings),
+    /// A LimitRange.
+    LimitRange(ObjectName, LimitRange),
+}
+
+/// Why something is no object at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotAnObject {
+    /// A field that every object has is missing.
+    #[error("{field} is missing or empty; every Kubernetes object has one")]
+    Missing {
+        /// Path of the field.
+        field: &'static str,
+    },
+    /// The group is ours, the kind is not.
+    #[error(
+        "kind `{kind}` does not exist in {api_version}; it has AzureIdentity, \
+         AzureIdentityBinding, AzurePodIdentityException and AzureAssignedIdentity"
+    )]
+    UnknownKind {
+        /// What `kind` says.
+        kind: String,
+        /// What `apiVersion` says.
+        api_version: String,
+    },
+}
+
+impl Object {
+    /// Reads an object. `None` if it is of a kind that no decision reads.
+    ///
+    /// `default_namespace` stands in where a namespaced object names none, as in a manifest.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAnObject`] if it has no kind, no apiVersion or no name, or if it claims to be of a kind
+    /// that the group `aadpodidentity.k8s.io` does not have.
+    pub fn read(value: &Value, default_namespace: &str) -> Result<Option<Self>, NotAnObject> {
+        let api_version = required(value, "/apiVersion", "apiVersion")?;
+        let kind = required(value, "/kind", "kind")?;
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        let Some(kind) = Kind::of(group, kind) else {
+            return if group == GROUP && kind != "AzureAssignedIdentity" {
+                Err(NotAnObject::UnknownKind {
+                    kind: kind.to_owned(),
+                    api_version: api_version.to_owned(),
+                })
+            } else {
+                Ok(None)
+            };
+        };
+        let name = required(value, "/metadata/name", "metadata.name")?;
+        let namespace = match kind {
+            Kind::Namespace => "",
+            _ => text_at(value, "/metadata/namespace").unwrap_or(default_namespace),
+        };
+        let name = ObjectName::new(namespace, name);
+        Ok(Some(match kind {
+            Kind::AzureIdentity => {
+                let identity = AzureIdentity::read(&name, value);
+                Self::Identity(name, identity)
+            }
+            Kind::AzureIdentityBinding => Self::Binding(name, AzureIdentityBinding::read(value)),
+            Kind::AzurePodIdentityException => {
+                Self::Exception(name, AzurePodIdentityException::read(value))
+            }
+            Kind::Namespace => Self::Namespace(name, NamespaceSettings::read(value)),
+            Kind::LimitRange => Self::LimitRange(name, LimitRange::read(value)),
+        }))
+    }
+
+    /// Which object it is.
+    #[must_use]
+    pub fn id(&self) -> (Kind, &ObjectName) {
+        match self {
+            Self::Identity(name, _) => (Kind::AzureIdentity, name),
+            Self::Binding(name, _) => (Kind::AzureIdentityBinding, name),
+            Self::Exception(name, _) => (Kind::AzurePodIdentityException, name),
+            Self::Namespace(name, _) => (Kind::Namespace, name),
+            Self::LimitRange(name, _) => (Kind::LimitRange, name),
+        }
+    }
+
+    /// Why it cannot be used, if it cannot.
+    #[must_use]
+    pub fn fault(&self) -> Option<&FieldError> {
+        match self {
+            Self::Identity(_, identity) => identity.as_ref().err(),
+            Self::Binding(_, binding) => binding.as_ref().err(),
+            Self::Exception(_, exception) => exception.as_ref().err(),
+            Self::Namespace(..) | Self::LimitRange(..) => None,
+        }
+    }
+}
+
+impl Kind {
+    fn of(group: &str, kind: &str) -> Option<Self> {
+        match (group, kind) {
+            (GROUP, "AzureIdentity") => Some(Self::AzureIdentity),
+            (GROUP, "AzureIdentityBinding") => Some(Self::AzureIdentityBinding),
+            (GROUP, "AzurePodIdentityException") => Some(Self::AzurePodIdentityException),
+            ("", "Namespace") => Some(Self::Namespace),
+            ("", "LimitRange") => Some(Self::LimitRange),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AzureIdentity => "AzureIdentity",
+            Self::AzureIdentityBinding => "AzureIdentityBinding",
+            Self::AzurePodIdentityException => "AzurePodIdentityException",
+            Self::Namespace => "Namespace",
+            Self::LimitRange => "LimitRange",
+        })
+    }
+}
+
+impl AzureIdentity {
+    fn read(name: &ObjectName, value: &Value) -> Result<Self, FieldError> {
+        let spec = Fields::of("spec", value.get("spec"))?;
+        let annotations = Annotations(value);
+        let client_id = spec.text("clientID")?.ok_or_else(|| {
+            spec.error("clientID", "is missing; set it to the client id of the identity, a GUID")
+        })?;
+        if !is_guid(client_id) {
+            return Err(spec.error(
+                "clientID",
+                format!("is `{client_id}`; it must be the client id of the identity, a GUID"),
+            ));
+        }
+        Ok(Self {
+            credential: Credential::read(name, &spec, &annotations)?,
+            client_id: client_id.to_owned(),
+            resource_id: resource_id(&spec)?,
+            tenant_id: tenant_id(&spec, &annotations)?,
+            object_id: annotations.checked(
+                "imdslet.dev/object-id",
+                is_guid,
+                "must be the identity's object id (principal id), a GUID",
+            )?,
+            allowed_resources: annotations
+                .get("imdslet.dev/allowed-resources")
+                .map(|list| list_of(list).collect()),
+            ad_endpoint: spec.text("adEndpoint")?.map(str::to_owned),
+            // Key and value exactly, as in aad-pod-identity v1.8.17, `pkg/mic/mic.go:574-653`.
+            is_namespaced: annotations.get("aadpodidentity.k8s.io/Behavior") == Some("namespaced"),
+        })
+    }
+}
+
+impl Credential {
+    fn read(
+        name: &ObjectName,
+        spec: &Fields<'_>,
+        annotations: &Annotations<'_>,
+    ) -> Result<Self, FieldError> {
+        let source = match annotations.get("imdslet.dev/source") {
+            None => Source::Federated,
+            Some("binding") => Source::Binding,
+            Some("managed") => Source::Managed,
+            Some(other) => {
+                return Err(FieldError::new(
+                    "metadata.annotations[imdslet.dev/source]",
+                    format!("is `{other}`; it must be `binding` or `managed`"),
+                ));
+            }
+        };
+        match spec.integer("type")?.unwrap_or(0) {
+            0 => Ok(Self::Managed(source)),
+            1 => Ok(Self::Secret(secret_of(name, spec)?)),
+            2 => Ok(Self::Certificate(secret_of(name, spec)?)),
+            other => Err(spec.error(
+                "type",
+                format!(
+                    "is {other}; it must be 0 (managed identity), 1 (service principal with a \
+                     secret) or 2 (with a certificate)"
+                ),
+            )),
+        }
+    }
+}
+
+impl AzureIdentityBinding {
+    fn read(value: &Value) -> Result<Self, FieldError> {
+        let spec = Fields::of("spec", value.get("spec"))?;
+        let azure_identity = spec.text("azureIdentity")?.ok_or_else(|| {
+            spec.error("azureIdentity", "is missing; set it to the name of an AzureIdentity")
+        })?;
+        let selector = spec.text("selector")?.ok_or_else(|| {
+            spec.error("selector", "is missing; set it to the pods' aadpodidbinding label")
+        })?;
+        Ok(Self { azure_identity: azure_identity.to_owned(), selector: selector.to_owned() })
+    }
+}
+
+impl AzurePodIdentityException {
+    fn read(value: &Value) -> Result<Self, FieldError> {
+        let spec = Fields::of("spec", value.get("spec"))?;
+        let labels = spec.object("podLabels")?.entries()?;
+        let owned = labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Ok(Self { pod_labels: owned.collect() })
+    }
+}
+
+impl NamespaceSettings {
+    fn read(value: &Value) -> Self {
+        let annotations = value.pointer("/metadata/annotations").and_then(Value::as_object);
+        let ours = annotations
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| key.starts_with("imdslet.dev/"))
+            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+        let label = value.pointer("/metadata/labels/imdslet.dev~1injection");
+        Self {
+            annotations: ours.collect(),
+            is_disabled: label.and_then(Value::as_str) == Some("disabled"),
+        }
+    }
+}
+
+/// The items of an annotation that lists: `;` between, spaces around are not part of one.
+pub(crate) fn list_of(text: &str) -> impl Iterator<Item = String> {
+    text.split(';').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned)
+}
+
+/// The annotations of an object, as JSON.
+struct Annotations<'a>(&'a Value);
+
+impl<'a> Annotations<'a> {
+    fn get(&self, key: &str) -> Option<&'a str> {
+        self.0.pointer("/metadata/annotations")?.get(key)?.as_str()
+    }
+
+    fn checked(
+        &self,
+        key: &str,
+        is_right: fn(&str) -> bool,
+        rule: &str,
+    ) -> Result<Option<String>, FieldError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) if is_right(value) => Ok(Some(value.to_owned())),
+            Some(value) => Err(FieldError::new(
+                format!("metadata.annotations[{key}]"),
+                format!("is `{value}`; it {rule}"),
+            )),
+        }
+    }
+}
+
+fn required<'a>(
+    value: &'a Value,
+    pointer: &str,
+    field: &'static str,
+) -> Result<&'a str, NotAnObject> {
+    text_at(value, pointer).ok_or(NotAnObject::Missing { field })
+}
+
+fn text_at<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
+    value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty())
+}
+
+fn resource_id(spec: &Fields<'_>) -> Result<Option<String>, FieldError> {
+    match spec.text("resourceID")? {
+        Some(id) if !is_identity_resource_id(id) => Err(spec.error(
+            "resourceID",
+            format!(
+                "is `{id}`; it must be /subscriptions/ID/resourceGroups/GROUP/providers/\
+                 Microsoft.ManagedIdentity/userAssignedIdentities/NAME"
+            ),
+        )),
+        id => Ok(id.map(str::to_owned)),
+    }
+}
+
+fn tenant_id(
+    spec: &Fields<'_>,
+    annotations: &Annotations<'_>,
+) -> Result<Option<String>, FieldError> {
+    let rule = "must be a tenant id (GUID) or a tenant's domain name";
+    let annotated = annotations.checked("imdslet.dev/tenant-id", is_tenant, rule)?;
+    if annotated.is_some() {
+        return Ok(annotated);
+    }
+    match spec.text("tenantID")? {
+        Some(id) if !is_tenant(id) => Err(spec.error("tenantID", format!("is `{id}`; it {rule}"))),
+        id => Ok(id.map(str::to_owned)),
+    }
+}
+
+/// The Secret of types 1 and 2. One that names no namespace lies beside the AzureIdentity: for
+/// aad-pod-identity it lay nowhere and every request failed.
+fn secret_of(identity: &ObjectName, spec: &Fields<'_>) -> Result<ObjectName, FieldError> {
+    let reference = spec.object("clientPassword")?;
+    let name = reference.text("name")?;
+    if reference.is_absent() || name.is_none() {
+        return Err(spec.error(
+            "clientPassword.name",
+            "is missing; types 1 and 2 need the name of the Secret that holds the credential",
+        ));
+    }
+    let namespace = reference.text("namespace")?.unwrap_or(&identity.namespace);
+    Ok(ObjectName::new(namespace, name.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const ID: &str = "11111111-1111-1111-1111-111111111111";
+
+    fn identity(spec: &Value, annotations: &Value) -> Result<AzureIdentity, String> {
+        let object = json!({
+            "apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentity",
+            "metadata": {"name": "app", "namespace": "web", "annotations": annotations},
+            "spec": spec,
+        });
+        match Object::read(&object, "default").unwrap() {
+            Some(Object::Identity(_, identity)) => identity.map_err(|error| error.to_string()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_identity_is_read_in_the_letter_case_of_any_guide() {
+        let resource = "/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i";
+        let read = [
+            identity(&json!({"type": 0, "resourceID": resource, "clientID": ID}), &json!(null)),
+            identity(&json!({"type": 0, "ResourceID": resource, "ClientID": ID}), &json!(null)),
+            identity(&json!({"resourceid": resource, "clientid": ID}), &json!({})),
+        ];
+        for identity in read {
+            let identity = identity.unwrap();
+            assert_eq!(identity.client_id, ID);
+            assert_eq!(identity.resource_id.as_deref(), Some(resource));
+            assert_eq!(identity.credential, Credential::Managed(Source::Federated));
+        }
+    }
+
+    #[test]
+    fn nested_keys_too() {
+        let spec =
+            json!({"Type": 1, "ClientID": ID, "ClientPassword": {"Name": "s", "Namespace": "n"}});
+        let secret = Credential::Secret(ObjectName::new("n", "s"));
+        assert_eq!(identity(&spec, &json!(null)).unwrap().credential, secret);
+    }
+
+    #[test]
+    fn each_fault_names_field_and_remedy() {
+        let resource = "not-an-id";
+        let cases = [
+            (
+                json!({}),
+                "spec.clientID is missing; set it to the client id of the identity, a GUID",
+            ),
+            (
+                json!({"clientID": "<clientid>"}),
+                "spec.clientID is `<clientid>`; it must be the client id of the identity, a GUID",
+            ),
+            (
+                json!({"clientID": ID, "type": 7}),
+                "spec.type is 7; it must be 0 (managed identity), 1 (service principal with a \
+                 secret) or 2 (with a certificate)",
+            ),
+            (
+                json!({"clientID": ID, "resourceID": resource}),
+                "spec.resourceID is `not-an-id`; it must be /subscriptions/ID/resourceGroups/GROUP\
+                 /providers/Microsoft.ManagedIdentity/userAssignedIdentities/NAME",
+            ),
+            (
+                json!({"clientID": ID, "type": 2}),
+                "spec.clientPassword.name is missing; types 1 and 2 need the name of the Secret \
+                 that holds the credential",
+            ),
+            (
+                json!({"clientID": ID, "tenantID": "../x"}),
+                "spec.tenantID is `../x`; it must be a tenant id (GUID) or a tenant's domain name",
+            ),
+            (json!([]), "spec must be an object"),
+        ];
+        for (spec, expected) in cases {
+            assert_eq!(identity(&spec, &json!(null)).unwrap_err(), expected);
+        }
+        let source = identity(&json!({"clientID": ID}), &json!({"imdslet.dev/source": "node"}));
+        assert_eq!(
+            source.unwrap_err(),
+            "metadata.annotations[imdslet.dev/source] is `node`; it must be `binding` or `managed`"
+        );
+    }
+
+    #[test]
+    fn the_annotation_says_the_tenant_before_the_spec_does() {
+        let spec = json!({"clientID": ID, "tenantID": "a.example"});
+        let annotation = json!({"imdslet.dev/tenant-id": "b.example"});
+        assert_eq!(identity(&spec, &annotation).unwrap().tenant_id.as_deref(), Some("b.example"));
+    }
+
+    #[test]
+    fn an_unknown_kind_of_our_group_is_an_error_and_one_of_others_is_not_ours() {
+        let object = |api_version: &str, kind: &str| json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x"}});
+        let typo = Object::read(&object("aadpodidentity.k8s.io/v1", "AzureIdentityBindings"), "d");
+        assert!(matches!(typo, Err(NotAnObject::UnknownKind { .. })));
+        assert_eq!(Object::read(&object("apps/v1", "Deployment"), "d"), Ok(None));
+        assert_eq!(Object::read(&object("other.example/v1", "AzureIdentity"), "d"), Ok(None));
+        let nameless = json!({"apiVersion": "v1", "kind": "Namespace"});
+        assert_eq!(
+            Object::read(&nameless, "d"),
+            Err(NotAnObject::Missing { field: "metadata.name" })
+        );
+    }
+}

@@ -1,0 +1,386 @@
+//! The few fields of a pod that a decision needs, read from its raw JSON.
+//!
+//! A pod is never re-encoded: what stands here is read, everything else is not even looked at, so
+//! that a field this release has never heard of survives.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::names::{ADDRESS_CONTAINER, POD_LABEL, SIDECAR};
+use crate::text::Text;
+
+/// A pod, or the pod template of a workload.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodView<'a> {
+    #[serde(borrow, default)]
+    pub(crate) metadata: Option<Metadata<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) spec: Option<Spec<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Metadata<'a> {
+    #[serde(borrow, default)]
+    pub(crate) name: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) generate_name: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) labels: Option<BTreeMap<Text<'a>, Option<Text<'a>>>>,
+    #[serde(borrow, default)]
+    pub(crate) annotations: Option<BTreeMap<Text<'a>, Option<Text<'a>>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Spec<'a> {
+    #[serde(borrow, default)]
+    pub(crate) containers: Option<Vec<Container<'a>>>,
+    #[serde(borrow, default)]
+    pub(crate) init_containers: Option<Vec<Container<'a>>>,
+    #[serde(borrow, default)]
+    pub(crate) ephemeral_containers: Option<Vec<Container<'a>>>,
+    #[serde(borrow, default)]
+    pub(crate) volumes: Option<Vec<Named<'a>>>,
+    #[serde(default)]
+    pub(crate) host_network: Option<bool>,
+    #[serde(borrow, default)]
+    pub(crate) os: Option<Named<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) node_selector: Option<BTreeMap<Text<'a>, Option<Text<'a>>>>,
+    #[serde(borrow, default)]
+    pub(crate) affinity: Option<Affinity<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) security_context: Option<PodSecurityContext<'a>>,
+    /// Pod-level resources (Kubernetes 1.32).
+    #[serde(borrow, default)]
+    pub(crate) resources: Option<&'a RawValue>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Container<'a> {
+    #[serde(borrow, default)]
+    pub(crate) name: Text<'a>,
+    #[serde(borrow, default)]
+    pub(crate) args: Option<Vec<Text<'a>>>,
+    #[serde(borrow, default)]
+    pub(crate) env: Option<Vec<EnvVar<'a>>>,
+    #[serde(borrow, default)]
+    pub(crate) env_from: Option<Vec<&'a RawValue>>,
+    #[serde(default)]
+    pub(crate) ports: Option<Vec<Port>>,
+    #[serde(borrow, default)]
+    pub(crate) resources: Option<Resources<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) volume_mounts: Option<Vec<Named<'a>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EnvVar<'a> {
+    #[serde(borrow, default)]
+    pub(crate) name: Text<'a>,
+    #[serde(borrow, default)]
+    pub(crate) value: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) value_from: Option<&'a RawValue>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Port {
+    #[serde(default)]
+    pub(crate) container_port: Option<u32>,
+}
+
+/// Anything whose name alone is read: volumes, mounts, the operating system, sysctls.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Named<'a> {
+    #[serde(borrow, default)]
+    pub(crate) name: Text<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Resources<'a> {
+    #[serde(borrow, default)]
+    pub(crate) limits: Option<BTreeMap<Text<'a>, Option<&'a RawValue>>>,
+    #[serde(borrow, default)]
+    pub(crate) requests: Option<BTreeMap<Text<'a>, Option<&'a RawValue>>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct PodSecurityContext<'a> {
+    #[serde(borrow, default)]
+    pub(crate) sysctls: Option<Vec<Named<'a>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Affinity<'a> {
+    #[serde(borrow, default)]
+    node_affinity: Option<NodeAffinity<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeAffinity<'a> {
+    #[serde(borrow, default, rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    required: Option<NodeSelector<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeSelector<'a> {
+    #[serde(borrow, default)]
+    node_selector_terms: Option<Vec<NodeSelectorTerm<'a>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeSelectorTerm<'a> {
+    #[serde(borrow, default)]
+    match_expressions: Option<Vec<MatchExpression<'a>>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct MatchExpression<'a> {
+    #[serde(borrow, default)]
+    key: Text<'a>,
+    #[serde(borrow, default)]
+    operator: Text<'a>,
+    #[serde(borrow, default)]
+    values: Option<Vec<Text<'a>>>,
+}
+
+/// Why a text is no pod: where and what.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot read the pod at `{path}`: {cause}")]
+pub struct Unreadable {
+    /// Path of the field, as far as the reader came.
+    pub path: String,
+    /// What the reader found there.
+    pub cause: String,
+}
+
+/// Which list of the pod a container stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum List {
+    Containers,
+    InitContainers,
+    EphemeralContainers,
+}
+
+impl List {
+    pub(crate) fn field(self) -> &'static str {
+        match self {
+            Self::Containers => "containers",
+            Self::InitContainers => "initContainers",
+            Self::EphemeralContainers => "ephemeralContainers",
+        }
+    }
+}
+
+impl<'a> PodView<'a> {
+    /// Reads a pod from its JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`Unreadable`] if the text is no JSON, or a field that is read has the wrong type.
+    pub fn read(json: &'a str) -> Result<Self, Unreadable> {
+        // The path costs time to keep, so it is looked for only once something is wrong.
+        serde_json::from_str(json).map_err(|first| {
+            let mut reader = serde_json::Deserializer::from_str(json);
+            match serde_path_to_error::deserialize::<_, PodView<'_>>(&mut reader) {
+                Err(error) => {
+                    Unreadable { path: error.path().to_string(), cause: error.inner().to_string() }
+                }
+                // What follows the object, such as a second one.
+                Ok(_) => Unreadable { path: ".".to_owned(), cause: first.to_string() },
+            }
+        })
+    }
+
+    /// The value of the label that opts in, unless it is empty.
+    #[must_use]
+    pub fn selector(&self) -> Option<&str> {
+        self.label(POD_LABEL).filter(|value| !value.is_empty())
+    }
+
+    /// The pod's name, or the prefix of the name that the API server will make.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let metadata = self.metadata.as_ref();
+        let name = metadata.and_then(|metadata| {
+            metadata
+                .name
+                .as_deref()
+                .filter(|name| !name.is_empty())
+                .or(metadata.generate_name.as_deref())
+        });
+        name.unwrap_or("(unnamed)")
+    }
+
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
+        self.metadata.as_ref()?.labels.as_ref()?.get(key)?.as_deref()
+    }
+
+    pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
+        self.metadata.as_ref()?.annotations.as_ref()?.get(key)?.as_deref()
+    }
+
+    pub(crate) fn annotation_keys(&self) -> impl Iterator<Item = &str> {
+        let annotations = self.metadata.as_ref().and_then(|m| m.annotations.as_ref());
+        annotations.into_iter().flat_map(|annotations| annotations.keys().map(|key| &**key))
+    }
+
+    /// The containers of one list.
+    pub(crate) fn list(&self, list: List) -> &[Container<'a>] {
+        let Some(spec) = &self.spec else { return &[] };
+        let containers = match list {
+            List::Containers => &spec.containers,
+            List::InitContainers => &spec.init_containers,
+            List::EphemeralContainers => &spec.ephemeral_containers,
+        };
+        containers.as_deref().unwrap_or_default()
+    }
+
+    /// Containers and init containers, each with its place.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (List, usize, &Container<'a>)> {
+        [List::InitContainers, List::Containers]
+            .into_iter()
+            .flat_map(|list| self.list(list).iter().enumerate().map(move |(at, c)| (list, at, c)))
+    }
+
+    /// The pod's containers and init containers but for those of ours.
+    pub(crate) fn foreign(&self) -> impl Iterator<Item = (List, usize, &Container<'a>)> {
+        self.places().filter(|(_, _, container)| {
+            *container.name != *SIDECAR && *container.name != *ADDRESS_CONTAINER
+        })
+    }
+
+    pub(crate) fn volumes(&self) -> &[Named<'a>] {
+        self.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default()
+    }
+
+    pub(crate) fn is_host_network(&self) -> bool {
+        self.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
+    }
+
+    /// Whether the pod can only run on Windows: by its os field, node selector, or by every one of
+    /// the alternatives that its required node affinity allows.
+    pub(crate) fn is_windows(&self) -> bool {
+        let Some(spec) = &self.spec else { return false };
+        if spec.os.as_ref().is_some_and(|os| *os.name == *"windows") {
+            return true;
+        }
+        let selects_windows = spec.node_selector.as_ref().is_some_and(|selector| {
+            OS_LABELS.iter().any(|label| {
+                selector.get(*label).and_then(|value| value.as_deref()) == Some("windows")
+            })
+        });
+        selects_windows || spec.affinity.as_ref().is_some_and(Affinity::requires_windows)
+    }
+}
+
+impl Container<'_> {
+    /// Whether the container is a sidecar that we injected.
+    pub(crate) fn is_ours(&self) -> bool {
+        *self.name == *SIDECAR
+            && self.args.as_ref().and_then(|args| args.first()).is_some_and(|arg| **arg == *"serve")
+    }
+
+    pub(crate) fn variable(&self, name: &str) -> Option<&EnvVar<'_>> {
+        // The last one of a name is what the container sees.
+        self.env.as_ref()?.iter().rfind(|variable| *variable.name == *name)
+    }
+}
+
+/// The node labels that name the operating system; the second one is the old name.
+const OS_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
+
+impl Affinity<'_> {
+    fn requires_windows(&self) -> bool {
+        let terms = self
+            .node_affinity
+            .as_ref()
+            .and_then(|affinity| affinity.required.as_ref())
+            .and_then(|required| required.node_selector_terms.as_deref())
+            .unwrap_or_default();
+        // Terms are alternatives, so one that allows Linux is enough.
+        !terms.is_empty() && terms.iter().all(NodeSelectorTerm::requires_windows)
+    }
+}
+
+impl NodeSelectorTerm<'_> {
+    fn requires_windows(&self) -> bool {
+        self.match_expressions.iter().flatten().any(|expression| {
+            OS_LABELS.contains(&&*expression.key)
+                && *expression.operator == *"In"
+                && expression.values.as_ref().is_some_and(|values| {
+                    !values.is_empty() && values.iter().all(|value| **value == *"windows")
+                })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_is_recognised_wherever_a_pod_can_say_it() {
+        let term = |os: &str| {
+            format!(
+                r#"{{"matchExpressions":[{{"key":"kubernetes.io/os","operator":"In","values":["{os}"]}}]}}"#
+            )
+        };
+        let affinity = |terms: &str| {
+            format!(
+                r#"{{"affinity":{{"nodeAffinity":{{"requiredDuringSchedulingIgnoredDuringExecution":{{"nodeSelectorTerms":[{terms}]}}}}}}}}"#
+            )
+        };
+        let cases = [
+            (r#"{"os":{"name":"windows"}}"#.to_owned(), true),
+            (r#"{"os":{"name":"linux"}}"#.to_owned(), false),
+            (r#"{"nodeSelector":{"kubernetes.io/os":"windows"}}"#.to_owned(), true),
+            (r#"{"nodeSelector":{"beta.kubernetes.io/os":"windows"}}"#.to_owned(), true),
+            (affinity(&term("windows")), true),
+            (affinity(&format!("{},{}", term("windows"), term("linux"))), false),
+            (affinity(""), false),
+        ];
+        for (spec, expected) in cases {
+            let json = format!(r#"{{"spec":{spec}}}"#);
+            assert_eq!(PodView::read(&json).unwrap().is_windows(), expected, "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_with_its_path() {
+        let error = PodView::read(r#"{"spec":{"containers":[{"name":"a","env":{}}]}}"#);
+        let error = error.err().unwrap();
+        assert_eq!(error.path, "spec.containers[0].env");
+        assert!(error.cause.contains("expected a sequence"), "{error}");
+    }
+
+    #[test]
+    fn nulls_are_absences() {
+        let pod = PodView::read(
+            r#"{"metadata":null,"spec":{"containers":null,"volumes":null,"nodeSelector":null}}"#,
+        )
+        .unwrap();
+        assert_eq!(pod.selector(), None);
+        assert_eq!(pod.name(), "(unnamed)");
+        assert_eq!(pod.places().count(), 0);
+    }
+
+    #[test]
+    fn an_empty_label_opts_nobody_in() {
+        let read = |json| PodView::read(json).unwrap().selector().map(str::to_owned);
+        assert_eq!(read(r#"{"metadata":{"labels":{"aadpodidbinding":""}}}"#), None);
+        assert_eq!(read(r#"{"metadata":{"labels":{"aadpodidbinding":"a"}}}"#), Some("a".into()));
+    }
+}

@@ -1,0 +1,148 @@
+//! What the author of an admitted pod should know.
+
+use crate::resolve::Skipped;
+
+/// Something that does not keep a pod from being admitted. Each message says what to change; the
+/// API server cuts messages of more than 256 characters where many come together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Warning {
+    /// The pod uses the node's network.
+    #[error(
+        "imdslet leaves this pod alone: it uses the node's network (spec.hostNetwork), and reaches \
+         the node's own metadata service as before"
+    )]
+    HostNetwork,
+    /// The pod runs on Windows.
+    #[error("imdslet leaves this pod alone: it runs on Windows, where it has no sidecar")]
+    Windows,
+    /// No binding yet.
+    #[error("imdslet: {0}; until then this pod's tokens are refused{hold}", hold = .1.text())]
+    Unbound(String, Hold),
+    /// A binding that matches gives nothing; others do.
+    #[error("imdslet skips {0}")]
+    Skipped(Skipped),
+    /// The container sets a variable that clients read.
+    #[error(
+        "container `{container}` sets {variable} itself, so imdslet leaves it and what belongs to \
+         it alone; remove it to have clients ask imdslet"
+    )]
+    OwnVariable {
+        /// The container.
+        container: String,
+        /// The variable.
+        variable: &'static str,
+    },
+    /// The container may set a proxy that cannot be seen here.
+    #[error(
+        "container `{container}` may get a proxy from {from}; if it does, add \
+         127.0.0.1,localhost,169.254.169.254 to its NO_PROXY"
+    )]
+    HiddenProxy {
+        /// The container.
+        container: String,
+        /// Where it may come from.
+        from: String,
+    },
+    /// The sidecar is one of the containers.
+    #[error(
+        "imdslet runs as a plain container (imdslet.dev/sidecar: container): no container waits \
+         for it, {init_containers} init containers are not served, and a Job does not end by itself"
+    )]
+    PlainSidecar {
+        /// How many init containers the pod has.
+        init_containers: usize,
+    },
+    /// Another webhook put an init container before the sidecar.
+    #[error(
+        "init container `{container}` runs before imdslet and finds no token endpoint; register \
+         the webhook that adds it before imdslet's"
+    )]
+    ServedLate {
+        /// The init container.
+        container: String,
+    },
+    /// The pod decides itself which ports need no privilege.
+    #[error(
+        "spec.securityContext.sysctls has net.ipv4.ip_unprivileged_port_start; link-local mode \
+         needs it to be 80 or less"
+    )]
+    OwnSysctl,
+    /// A container listens where the sidecar listens.
+    #[error(
+        "container `{container}` declares port {port}, where imdslet listens on the loopback \
+         address; choose another one with the annotation imdslet.dev/port"
+    )]
+    PortTaken {
+        /// The container.
+        container: String,
+        /// The port.
+        port: u16,
+    },
+    /// azure-workload-identity is at work in the same pod.
+    #[error(
+        "this pod also uses azure-workload-identity ({0}), which many clients prefer over \
+         imdslet; remove one of the two"
+    )]
+    WorkloadIdentity(&'static str),
+    /// A container to skip that is not there.
+    #[error(
+        "imdslet.dev/skip-containers names `{0}`, which is no container of this pod; mend the name"
+    )]
+    NoSuchContainer(String),
+    /// An annotation with our prefix that means nothing.
+    #[error("annotation {key} means nothing to imdslet; it knows {known}")]
+    UnknownAnnotation {
+        /// The annotation.
+        key: String,
+        /// Those that a person may set.
+        known: String,
+    },
+    /// The webhook was called for something that it does not change.
+    #[error(
+        "imdslet changes pods when they are created; this is {0}: mend the rules of the \
+         MutatingWebhookConfiguration"
+    )]
+    NotForUs(String),
+}
+
+/// Whether the sidecar keeps the other containers from starting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It does (native mode).
+    Held,
+    /// It cannot (plain mode).
+    Free,
+}
+
+impl Hold {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Held => " and its containers wait",
+            Self::Free => "",
+        }
+    }
+}
+
+impl Warning {
+    /// Stable name for metrics and events. Never carries user input.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::HostNetwork => "HostNetwork",
+            Self::Windows => "Windows",
+            Self::Unbound(..) => "Unbound",
+            Self::Skipped(skipped) => skipped.reason.reason(),
+            Self::OwnVariable { .. } => "OwnVariable",
+            Self::HiddenProxy { .. } => "HiddenProxy",
+            Self::PlainSidecar { .. } => "PlainSidecar",
+            Self::ServedLate { .. } => "ServedLate",
+            Self::OwnSysctl => "OwnSysctl",
+            Self::PortTaken { .. } => "PortTaken",
+            Self::WorkloadIdentity(..) => "WorkloadIdentity",
+            Self::NoSuchContainer(..) => "NoSuchContainer",
+            Self::UnknownAnnotation { .. } => "UnknownAnnotation",
+            Self::NotForUs(..) => "NotForUs",
+        }
+    }
+}
