@@ -12,3 +12,4 @@ mod resolver;
 pub use authority::{Authority, Error, Serving};
 pub use listener::TlsListener;
 pub use resolver::{OldestTls, Resolver, server_config};
+pub use rustls::ServerConfig;

@@ -1,1 +1,10 @@
-//! x
+//! imdslet's mutating admission webhook.
+//!
+//! A request is decided from a snapshot that is already there: [`feed`] publishes it, [`service`]
+//! reads it, [`server`] is the HTTP around that. Nothing on a request's path waits.
+
+pub mod config;
+pub mod feed;
+mod review;
+pub mod server;
+pub mod service;

@@ -1,0 +1,142 @@
+//! How the index comes to be: a stream of events in, snapshots out.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use imdslet_core::index::{Change, Index};
+use imdslet_core::objects::{NotAnObject, Object};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+/// What a source of objects says.
+#[derive(Debug)]
+pub enum Event {
+    /// An object was created, changed or deleted.
+    Change(Change),
+    /// Every object that exists has been told.
+    Synced,
+}
+
+/// The index as admission reads it: none until the source is synced.
+pub type Snapshot = Arc<ArcSwapOption<Index>>;
+
+/// Why manifests cannot be a source of objects.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// The text is no JSON List.
+    #[error("it is no JSON List of objects: {0}")]
+    NotAList(String),
+    /// One of its items is no object.
+    #[error("items[{at}]: {source}")]
+    Item {
+        /// Its place.
+        at: usize,
+        /// What is wrong with it.
+        source: NotAnObject,
+    },
+}
+
+/// The events of a JSON List, in its order, [`Event::Synced`] last.
+///
+/// # Errors
+///
+/// [`ManifestError`], for the first item that is no object. One that is an object and cannot be
+/// used is no error: it takes its place in the index together with the reason.
+pub fn events_of(manifests: &str) -> Result<Vec<Event>, ManifestError> {
+    let list: Value = serde_json::from_str(manifests)
+        .map_err(|error| ManifestError::NotAList(error.to_string()))?;
+    let items = list
+        .get("items")
+        .and_then(Value::as_array)
+        .ok_or_else(|| ManifestError::NotAList("it has no list `items`".to_owned()))?;
+    let mut events = Vec::new();
+    for (at, item) in items.iter().enumerate() {
+        let object =
+            Object::read(item, "default").map_err(|source| ManifestError::Item { at, source })?;
+        events.extend(object.map(|object| Event::Change(Change::Applied(Box::new(object)))));
+    }
+    events.push(Event::Synced);
+    Ok(events)
+}
+
+/// Takes events in until their source ends, and publishes a snapshot after each burst of them.
+pub async fn publish(mut events: mpsc::Receiver<Event>, snapshot: Snapshot) {
+    let mut index = Index::default();
+    let mut is_synced = false;
+    while let Some(first) = events.recv().await {
+        // A clone of the index shares the objects but copies the maps, so it is made once for all
+        // that has arrived meanwhile.
+        let mut next = Some(first);
+        while let Some(event) = next {
+            match event {
+                Event::Synced => is_synced = true,
+                Event::Change(change) => {
+                    report(&change);
+                    index.apply(change);
+                }
+            }
+            next = events.try_recv().ok();
+        }
+        if is_synced {
+            snapshot.store(Some(Arc::new(index.clone())));
+        }
+    }
+}
+
+/// An object that cannot be used is named once, when it comes.
+fn report(change: &Change) {
+    if let Change::Applied(object) = change
+        && let Some(fault) = object.fault()
+    {
+        let (kind, object) = object.id();
+        tracing::warn!(%kind, %object, %fault, reason = "InvalidObject", "object ignored");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events(json: &str) -> Result<usize, String> {
+        events_of(json).map(|events| events.len()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn manifests_are_told_in_order_and_what_is_wrong_is_named_with_its_place() {
+        let one = r#"{"apiVersion":"aadpodidentity.k8s.io/v1","kind":"AzureIdentity","metadata":{"name":"a"}}"#;
+        let other = r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"a"}}"#;
+        assert_eq!(events(&format!(r#"{{"kind":"List","items":[{one},{other}]}}"#)), Ok(2));
+        assert_eq!(
+            events(&format!(r#"{{"items":[{one},{{"kind":"Pod"}}]}}"#)).unwrap_err(),
+            "items[1]: apiVersion is missing or empty; every Kubernetes object has one"
+        );
+        assert_eq!(
+            events("[]").unwrap_err(),
+            "it is no JSON List of objects: it has no list `items`"
+        );
+        assert!(events("{").unwrap_err().starts_with("it is no JSON List of objects: EOF"));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_published_before_all_is_told() {
+        let (sender, receiver) = mpsc::channel(8);
+        let snapshot = Snapshot::default();
+        let object =
+            r#"{"items":[{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a"}}]}"#;
+        let mut told = events_of(object).unwrap().into_iter();
+        sender.send(told.next().unwrap()).await.unwrap();
+        let publishing = publish(receiver, snapshot.clone());
+        tokio::pin!(publishing);
+        tokio::select! {
+            biased;
+            () = &mut publishing => panic!("the source has not ended"),
+            () = tokio::task::yield_now() => {}
+        }
+        assert!(snapshot.load().is_none());
+        sender.send(told.next().unwrap()).await.unwrap();
+        drop(sender);
+        publishing.await;
+        assert!(snapshot.load().is_some());
+    }
+}

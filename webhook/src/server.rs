@@ -1,0 +1,86 @@
+//! The HTTP around [`service`](crate::service).
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use imdslet_core::settings::Settings;
+use tokio_util::sync::CancellationToken;
+
+use crate::feed::Snapshot;
+use crate::service::review;
+
+/// The largest AdmissionReview that is read, in bytes. An object of the API server has at most
+/// 3 MiB as a request, and an update carries it twice.
+const BODY_LIMIT: usize = 8 * 1024 * 1024;
+
+/// What a request needs: the snapshot, and what the operator has set.
+#[derive(Clone)]
+pub struct Hook {
+    /// The index, once there is one.
+    pub snapshot: Snapshot,
+    /// What the operator has set.
+    pub settings: Arc<Settings>,
+    /// Ends the program.
+    pub shutdown: CancellationToken,
+}
+
+/// The server for the API server: `POST /mutate`.
+pub fn admission(hook: Hook) -> Router {
+    Router::new()
+        .route("/mutate", post(mutate))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "imdslet-webhook answers POST /mutate\n") })
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(hook)
+}
+
+/// The server for the kubelet: `GET /healthz`, `GET /readyz`.
+pub fn health(hook: Hook) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(hook)
+}
+
+/// `POST /mutate`. Decides from the snapshot and answers.
+async fn mutate(State(hook): State<Hook>, body: Result<Bytes, BytesRejection>) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => {
+            let message =
+                format!("{rejection}; imdslet-webhook reads at most {BODY_LIMIT} bytes\n");
+            tracing::warn!(reason = "BodyRejected", status = %rejection.status(), "not answered");
+            return (rejection.status(), message).into_response();
+        }
+    };
+    let snapshot = hook.snapshot.load();
+    let Some(index) = snapshot.as_ref() else {
+        tracing::warn!(reason = "NotSynced", "not answered");
+        return (StatusCode::SERVICE_UNAVAILABLE, NOT_SYNCED).into_response();
+    };
+    match review(index, &hook.settings, &body) {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(error) => {
+            tracing::warn!(%error, reason = "Unanswerable", "not answered");
+            (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response()
+        }
+    }
+}
+
+const NOT_SYNCED: &str = "imdslet-webhook does not know the cluster's identities yet; try again\n";
+
+/// Ready when the index is there, and not once the end has begun.
+async fn ready(State(hook): State<Hook>) -> (StatusCode, &'static str) {
+    if hook.shutdown.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
+    } else if hook.snapshot.load().is_none() {
+        (StatusCode::SERVICE_UNAVAILABLE, NOT_SYNCED)
+    } else {
+        (StatusCode::OK, "ok\n")
+    }
+}

@@ -1,0 +1,291 @@
+//! The wire format of admission, through the router, without sockets.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use base64::Engine;
+use http_body_util::BodyExt;
+use imdslet_core::index::Index;
+use imdslet_core::objects::Object;
+use imdslet_core::settings::{Given, Settings};
+use imdslet_webhook::server::{Hook, admission, health};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+fn hook(objects: &[Value]) -> Hook {
+    let index: Index =
+        objects.iter().filter_map(|object| Object::read(object, "default").unwrap()).collect();
+    let given: Given = [("tenant-id", vec!["contoso.example".to_owned()])].into();
+    let hook = empty_hook(&given);
+    hook.snapshot.store(Some(Arc::new(index)));
+    hook
+}
+
+fn empty_hook(given: &Given) -> Hook {
+    Hook {
+        snapshot: Arc::default(),
+        settings: Arc::new(Settings::read(given).unwrap()),
+        shutdown: tokio_util::sync::CancellationToken::new(),
+    }
+}
+
+fn bound() -> Hook {
+    hook(&[
+        json!({
+            "apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentity",
+            "metadata": {"name": "app", "namespace": "web"},
+            "spec": {"ClientID": "11111111-1111-1111-1111-111111111111"},
+        }),
+        json!({
+            "apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentityBinding",
+            "metadata": {"name": "app", "namespace": "web"},
+            "spec": {"AzureIdentity": "app", "Selector": "db"},
+        }),
+    ])
+}
+
+fn pod() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"generateName": "app-7d-", "labels": {"aadpodidbinding": "db"}},
+        "spec": {"containers": [{"name": "app", "image": "app:1"}]},
+    })
+}
+
+fn review(request: &Value) -> Value {
+    let mut whole = json!({
+        "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
+        "kind": {"group": "", "version": "v1", "kind": "Pod"},
+        "resource": {"group": "", "version": "v1", "resource": "pods"},
+        "namespace": "web", "operation": "CREATE",
+        "userInfo": {"username": "system:serviceaccount:kube-system:replicaset-controller"},
+        "object": pod(), "oldObject": null, "dryRun": false, "options": {},
+    });
+    for (key, value) in request.as_object().unwrap() {
+        whole[key] = value.clone();
+    }
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": whole})
+}
+
+async fn post(hook: Hook, body: impl Into<Body>) -> (StatusCode, String) {
+    let request = Request::post("/mutate").body(body.into()).unwrap();
+    let response = admission(hook).oneshot(request).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+async fn ask(hook: Hook, request: &Value) -> Value {
+    let (status, body) = post(hook, review(request).to_string()).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+fn patch(answer: &Value) -> Value {
+    let base64 = answer["response"]["patch"].as_str().unwrap();
+    let json = base64::engine::general_purpose::STANDARD.decode(base64).unwrap();
+    serde_json::from_slice(&json).unwrap()
+}
+
+#[tokio::test]
+async fn an_admission_review_is_answered_as_the_api_documents_it() {
+    let mut answer = ask(bound(), &json!({})).await;
+    let first = patch(&answer)[0].clone();
+    answer["response"]["patch"] = json!("(base64)");
+    insta::assert_json_snapshot!(answer, @r#"
+    {
+      "apiVersion": "admission.k8s.io/v1",
+      "kind": "AdmissionReview",
+      "response": {
+        "allowed": true,
+        "patch": "(base64)",
+        "patchType": "JSONPatch",
+        "uid": "705ab4f5-6393-11e8-b7cc-42010a800002"
+      }
+    }
+    "#);
+    assert_eq!(first["op"], "add");
+    assert_eq!(first["path"], "/spec/containers/0/env");
+}
+
+#[tokio::test]
+async fn the_requests_namespace_counts_not_the_pods() {
+    let answer = ask(bound(), &json!({"namespace": "other"})).await;
+    let operations = patch(&answer);
+    let identities = operations
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|operation| operation["path"] == "/metadata/annotations/imdslet.dev~1identities");
+    // A binding of another namespace serves too, but is not the pod's own: same identity.
+    assert!(identities.unwrap()["value"].as_str().unwrap().contains("web/app"));
+    let mut settings = bound();
+    let given: Given = [
+        ("tenant-id", vec!["contoso.example".to_owned()]),
+        ("scope", vec!["namespaced".to_owned()]),
+    ]
+    .into();
+    settings.settings = Arc::new(Settings::read(&given).unwrap());
+    let answer = ask(settings, &json!({"namespace": "other"})).await;
+    let warning = answer["response"]["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("serves only pods of its own namespace (--scope namespaced)"));
+}
+
+#[tokio::test]
+async fn a_dry_run_gets_the_same_answer() {
+    let real = ask(bound(), &json!({})).await;
+    assert_eq!(ask(bound(), &json!({"dryRun": true})).await, real);
+}
+
+#[tokio::test]
+async fn a_refusal_carries_its_message_and_no_patch() {
+    let mut pod = pod();
+    pod["metadata"]["annotations"] = json!({"imdslet.dev/port": "80"});
+    let answer = ask(bound(), &json!({"object": pod})).await;
+    insta::assert_json_snapshot!(answer["response"], @r#"
+    {
+      "allowed": false,
+      "status": {
+        "code": 403,
+        "message": "imdslet: pod: metadata.annotations[imdslet.dev/port] is `80`; it must be a port from 1024 to 65535"
+      },
+      "uid": "705ab4f5-6393-11e8-b7cc-42010a800002"
+    }
+    "#);
+}
+
+#[tokio::test]
+async fn what_is_no_pod_is_refused_by_name_of_the_field() {
+    for (spec, message) in [
+        (json!({}), "imdslet: the pod has no spec.containers; give it at least one container"),
+        (
+            json!({"containers": {}}),
+            "imdslet: cannot read the pod at `spec.containers`: invalid type: map, expected a \
+             sequence at line 1 column 29",
+        ),
+    ] {
+        let mut pod = pod();
+        pod["spec"] = spec;
+        pod["metadata"] = json!({"labels": {"aadpodidbinding": "db"}});
+        let pod = json!({"spec": pod["spec"], "metadata": pod["metadata"]});
+        let answer = ask(bound(), &json!({"object": pod})).await;
+        assert_eq!(answer["response"]["status"]["code"], 400);
+        let said = answer["response"]["status"]["message"].as_str().unwrap();
+        assert_eq!(said.split(" at line").next(), message.split(" at line").next());
+    }
+}
+
+#[tokio::test]
+async fn a_pod_without_the_label_is_admitted_without_a_word() {
+    let mut pod = pod();
+    pod["metadata"]["labels"] = json!({"app": "web"});
+    let answer = ask(bound(), &json!({"object": pod})).await;
+    assert_eq!(
+        answer["response"],
+        json!({"uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "allowed": true})
+    );
+}
+
+#[tokio::test]
+async fn what_should_not_have_been_sent_is_admitted_with_a_warning() {
+    let deployments = json!({"group": "apps", "version": "v1", "resource": "deployments"});
+    for (request, what) in [
+        (json!({"operation": "UPDATE"}), "UPDATE of pods"),
+        (json!({"operation": "DELETE", "object": null}), "DELETE of pods"),
+        (json!({"resource": deployments}), "CREATE of deployments"),
+        (json!({"subResource": "binding"}), "CREATE of pods/binding"),
+    ] {
+        let answer = ask(bound(), &request).await;
+        assert_eq!(answer["response"]["allowed"], true);
+        assert_eq!(
+            answer["response"]["warnings"][0],
+            format!(
+                "imdslet changes pods when they are created; this is {what}: mend the rules of \
+                 the MutatingWebhookConfiguration"
+            )
+        );
+        assert_eq!(answer["response"]["patch"], Value::Null);
+    }
+}
+
+#[tokio::test]
+async fn new_ephemeral_containers_get_the_variables() {
+    let sidecar = json!({
+        "name": "imdslet", "args": ["serve", "--dir=/d", "--port=9000", "--authority=https://a.example", "--mode=native"],
+        "env": [{"name": "IMDSLET_HEADER", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}],
+    });
+    let mut before = pod();
+    before["spec"]["initContainers"] = json!([sidecar]);
+    before["spec"]["ephemeralContainers"] = json!([{"name": "old"}]);
+    let mut after = before.clone();
+    after["spec"]["ephemeralContainers"] = json!([{"name": "old"}, {"name": "debug"}]);
+    let request = json!({
+        "operation": "UPDATE", "subResource": "ephemeralcontainers",
+        "object": after, "oldObject": before,
+    });
+    let operations = patch(&ask(bound(), &request).await);
+    assert_eq!(operations.as_array().unwrap().len(), 1);
+    assert_eq!(operations[0]["path"], "/spec/ephemeralContainers/1/env");
+    assert_eq!(operations[0]["value"][0]["value"], "http://127.0.0.1:9000/msi/token");
+}
+
+#[tokio::test]
+async fn what_is_no_admission_review_of_version_1_is_a_bad_request() {
+    let old =
+        json!({"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview", "request": {}});
+    let cases = [
+        (
+            old.to_string(),
+            "this is AdmissionReview of `admission.k8s.io/v1beta1`; imdslet answers \
+             AdmissionReview of admission.k8s.io/v1: set admissionReviewVersions to [v1]\n",
+        ),
+        (
+            String::new(),
+            "the body is no AdmissionReview: EOF while parsing a value at line 1 column 0\n",
+        ),
+        (
+            json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}).to_string(),
+            "the AdmissionReview has no request\n",
+        ),
+        (
+            json!({"apiVersion": "v1", "kind": "Pod"}).to_string(),
+            "this is Pod of `v1`; imdslet answers AdmissionReview of admission.k8s.io/v1: set \
+             admissionReviewVersions to [v1]\n",
+        ),
+    ];
+    for (body, message) in cases {
+        assert_eq!(post(bound(), body).await, (StatusCode::BAD_REQUEST, message.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn ten_megabytes_are_too_much() {
+    let (status, body) = post(bound(), vec![b' '; 10 << 20]).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(body.contains("reads at most 8388608 bytes"), "{body}");
+}
+
+#[tokio::test]
+async fn before_the_index_is_there_every_request_is_refused_at_once() {
+    let (status, _) = post(empty_hook(&Given::new()), review(&json!({})).to_string()).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn readiness_follows_the_index_and_ends_with_the_program() {
+    let status = async |hook: &Hook, path: &str| {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        health(hook.clone()).oneshot(request).await.unwrap().status()
+    };
+    let empty = empty_hook(&Given::new());
+    assert_eq!(status(&empty, "/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(status(&empty, "/healthz").await, StatusCode::OK);
+    let synced = bound();
+    assert_eq!(status(&synced, "/readyz").await, StatusCode::OK);
+    synced.shutdown.cancel();
+    assert_eq!(status(&synced, "/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(status(&synced, "/healthz").await, StatusCode::OK);
+}
