@@ -1,1 +1,36 @@
-//! x
+//! The token endpoint of one pod.
+//!
+//! It answers like Azure's Instance Metadata Service (and App Service's two protocols) on the
+//! pod's loopback, with tokens that it fetches from Entra ID for the identities that the webhook
+//! wrote into the pod's annotation. It links no Kubernetes client.
+//!
+//! What decides is pure: [`schedule`], and inside `request`, `selection`, `fault`, `answer`. What
+//! waits is at the edge: `volume` reads the projected files, `entra` asks Entra ID, `cache` has one
+//! fetch in flight for each token, `listener` accepts connections.
+
+mod answer;
+mod cache;
+mod claims;
+mod config;
+mod entra;
+mod fault;
+mod listener;
+mod probe;
+mod query;
+mod request;
+mod resource;
+pub mod schedule;
+mod secret;
+mod selection;
+mod serve;
+mod server;
+mod source;
+mod state;
+#[cfg(test)]
+mod testing;
+mod transport;
+mod volume;
+
+pub use config::{Config, ConfigError};
+pub use probe::{Verdict, probe};
+pub use serve::{ServeError, serve};

@@ -1,1 +1,72 @@
-//! Stand-ins for what no cluster of one's own has: Microsoft Entra ID.
+//! A strict stand-in for Microsoft Entra ID: what it refuses, Entra refuses, with the same codes.
+//!
+//! It knows the tenants, applications and federated credentials of its [`Config`], verifies client
+//! assertions with the keys of the issuers that are configured there, and signs access tokens of
+//! the shape that Azure's services expect. No token is issued unless every check holds.
+//!
+//! Where its documentation is silent about Entra, the emulator takes the stricter reading:
+//!
+//! * Issuer, subject and audience are compared byte for byte. An assertion has one audience.
+//! * Assertions are signed with RS256 and carry `kid`, `iss`, `sub`, `aud` and `exp`.
+//! * `exp` is taken at its word; `nbf` and `iat` may lie five minutes ahead.
+//!
+//! What it is told, as YAML or JSON:
+//!
+//! ```
+//! # use imdslet::emulator::Config;
+//! let config = Config::parse(
+//!     "
+//! tenants:
+//!   - id: 11111111-1111-4111-8111-111111111111
+//!     applications:
+//!       - clientId: 22222222-2222-4222-8222-222222222222
+//!         objectId: 33333333-3333-4333-8333-333333333333
+//!         secrets: [only-for-tests]
+//! issuers:
+//!   # Keys: `jwks` here or `jwksFile`; else discovery, trusting `ca`, `caFile` or the web's CAs.
+//!   - issuer: https://issuer.example/cluster/
+//! federatedCredentials:
+//!   - clientId: 22222222-2222-4222-8222-222222222222
+//!     issuer: https://issuer.example/cluster/
+//!     subject: system:serviceaccount:web:db
+//!     audiences: [api://AzureADTokenExchange]
+//! tokenLifetime: 5m
+//! faults: {delay: 250ms, status: 429, retryAfter: 2, share: 0.1}
+//! ",
+//!     None,
+//! )?;
+//! # let _ = config;
+//! # Ok::<(), imdslet::emulator::ConfigError>(())
+//! ```
+//!
+//! `PUT /_emulator/config` takes the same and replaces it as a whole, `GET /_emulator/requests`
+//! answers with [`Requests`].
+//!
+//! Whoever can reach it can change its configuration and so get any token: it listens on loopback
+//! unless told otherwise, and its tokens open nothing but what trusts its key.
+
+mod assertion;
+mod config;
+mod entra;
+mod faults;
+mod file;
+mod issuer;
+mod jwt;
+mod keys;
+mod metadata;
+mod refusal;
+mod request;
+mod requests;
+mod server;
+#[cfg(test)]
+mod testing;
+mod token;
+
+pub use config::{Config, ConfigError};
+pub use entra::Entra;
+pub use file::FederatedCredential;
+pub use issuer::{LocalIssuer, ServiceAccountToken};
+pub use jwt::{Jwk, Jwks, KeyError};
+pub use requests::{Outcome, Requests};
+pub use server::{Server, StartError, router};
+pub use token::{Claims, TokenError, verify_access_token};

@@ -60,6 +60,9 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 /// Serves until it is told to end.
 async fn run(config: Config) -> anyhow::Result<()> {
+    // Before anything can be seen of this program: until then a signal would just kill it.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let shutdown = CancellationToken::new();
     let hook = Hook {
         snapshot: Snapshot::default(),
@@ -85,8 +88,6 @@ async fn run(config: Config) -> anyhow::Result<()> {
     servers.spawn(health.with_graceful_shutdown(ended()).into_future());
     servers.spawn(admission.with_graceful_shutdown(ended()).into_future());
 
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     // Signals and joins are cancel-safe, and only one of the arms is ever taken.
     let why = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
