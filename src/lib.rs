@@ -1,4 +1,10 @@
 //! The `imdslet` command and the stand-ins that it brings along.
 
+pub mod config;
+pub mod demo;
+pub mod documents;
+pub mod emulate;
 pub mod emulator;
 pub mod https;
+pub mod inject;
+pub mod workloads;

@@ -1,1 +1,114 @@
-fn main(){}
+//! `imdslet`, the command.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use imdslet::config::{CommandLine, Emulate, InjectArgs, SettingsError, Task};
+use imdslet::demo::{self, ProgramError};
+use imdslet::documents;
+use imdslet::emulate;
+use imdslet::inject::inject;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The answer is no: a pod refused, a step of the demo failed.
+const NO: u8 = 1;
+/// Used wrongly.
+const USAGE: u8 = 2;
+/// It could not be found out: unreadable input, a missing program, a busy port.
+const UNKNOWN: u8 = 3;
+/// Ended by a signal before it was done, as shells number SIGINT.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let task = CommandLine::parse().task;
+    let ended = match task {
+        Task::Inject(args) => run_inject(args),
+        Task::Demo(args) => block_on(run_demo(args.keep)),
+        Task::Emulate(Emulate::Entra(args)) => block_on(async move {
+            start_log();
+            let shutdown = CancellationToken::new();
+            let ended = shutdown.clone();
+            let mut serving = std::pin::pin!(emulate::entra(&args, shutdown));
+            // Serving goes on after a signal until what is in flight is answered.
+            tokio::select! {
+                served = &mut serving => return served.map(|()| 0),
+                () = told_to_end() => ended.cancel(),
+            }
+            serving.await.map(|()| 0)
+        }),
+    };
+    ExitCode::from(ended.unwrap_or_else(|error| {
+        complain(&format!("imdslet: {error:#}"));
+        if matches!(error.downcast_ref(), Some(SettingsError::Mistakes(_))) {
+            USAGE
+        } else {
+            UNKNOWN
+        }
+    }))
+}
+
+fn run_inject(args: InjectArgs) -> anyhow::Result<u8> {
+    let settings = args.settings.read()?;
+    let documents = documents::read(&args.files)?;
+    let injected = inject(documents, &settings, &args.namespace)?;
+    for warning in &injected.warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    for refusal in &injected.refusals {
+        complain(&format!("refused: {refusal}"));
+    }
+    if !injected.refusals.is_empty() {
+        // Nothing at all, so that nobody applies half of it.
+        return Ok(NO);
+    }
+    let text = injected.write(args.output).context("cannot write the result")?;
+    io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
+    Ok(0)
+}
+
+async fn run_demo(keep: bool) -> anyhow::Result<u8> {
+    let program = std::env::current_exe().context("cannot tell where imdslet itself is")?;
+    let folder = program.parent().context("cannot tell where imdslet itself is")?;
+    // Dropping the story ends its programs and removes its files.
+    tokio::select! {
+        told = demo::run(folder, keep) => match told {
+            Ok(()) => Ok(0),
+            Err(error) if error.is::<ProgramError>() => Err(error),
+            Err(error) => {
+                complain(&format!("\nThis step is not true: {error:#}"));
+                Ok(NO)
+            }
+        },
+        () = told_to_end() => Ok(if keep { 0 } else { INTERRUPTED }),
+    }
+}
+
+fn block_on(task: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("cannot start threads")?.block_on(task)
+}
+
+/// Waits for SIGINT or SIGTERM.
+async fn told_to_end() {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    // Both are cancel-safe.
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+fn start_log() {
+    tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false).init();
+}
+
+fn complain(text: &str) {
+    writeln!(io::stderr(), "{text}").ok();
+}

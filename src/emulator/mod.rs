@@ -1,4 +1,4 @@
-//! A strict stand-in for Microsoft Entra ID: what it refuses, Entra refuses, with the same codes.
+//! A strict stand-in for Microsoft Entra ID: what Entra refuses, it refuses, with the same codes.
 //!
 //! It knows the tenants, applications and federated credentials of its [`Config`], verifies client
 //! assertions with the keys of the issuers that are configured there, and signs access tokens of
@@ -23,7 +23,6 @@
 //!         objectId: 33333333-3333-4333-8333-333333333333
 //!         secrets: [only-for-tests]
 //! issuers:
-//!   # Keys: `jwks` here or `jwksFile`; else discovery, trusting `ca`, `caFile` or the web's CAs.
 //!   - issuer: https://issuer.example/cluster/
 //! federatedCredentials:
 //!   - clientId: 22222222-2222-4222-8222-222222222222
@@ -39,6 +38,8 @@
 //! # Ok::<(), imdslet::emulator::ConfigError>(())
 //! ```
 //!
+//! An issuer's keys are in `jwks` or `jwksFile`; without these they are fetched from it, trusting
+//! the CA in `ca` or `caFile`, or else those of the web. Paths start at the configuration's folder.
 //! `PUT /_emulator/config` takes the same and replaces it as a whole, `GET /_emulator/requests`
 //! answers with [`Requests`].
 //!

@@ -1,0 +1,152 @@
+//! The command line and the environment, read here and nowhere else.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
+use imdslet_core::settings::{FLAGS, Flag, Given, Mistake, Settings};
+
+use crate::inject::Format;
+
+/// Azure managed identities for pods, without a DaemonSet.
+#[derive(Debug, Parser)]
+#[command(name = "imdslet", version, about, max_term_width = 100)]
+pub struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub task: Task,
+}
+
+/// What the command can do.
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Shows the whole chain on this machine: no cluster, no Azure, no root
+    Demo(DemoArgs),
+    /// Prints what the webhook would make of manifests, offline
+    Inject(InjectArgs),
+    /// Serves a stand-in for a part of Azure
+    #[command(subcommand)]
+    Emulate(Emulate),
+}
+
+/// `imdslet demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Serve on after the last step, and print lines to try by hand
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// `imdslet inject`.
+#[derive(Debug, Args)]
+pub struct InjectArgs {
+    /// File or folder of manifests, or - for stdin; can be repeated
+    #[arg(short, long = "filename", value_name = "FILE", required = true, num_args = 1..)]
+    pub files: Vec<PathBuf>,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+    /// Namespace of objects that name none
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// The settings of the webhook.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+}
+
+/// `imdslet emulate`.
+#[derive(Debug, Subcommand)]
+pub enum Emulate {
+    /// Microsoft Entra ID: exchanges service account tokens for access tokens, strictly
+    Entra(EntraArgs),
+}
+
+/// `imdslet emulate entra`.
+#[derive(Debug, Args)]
+pub struct EntraArgs {
+    /// YAML or JSON file of tenants, issuers and federated credentials
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Where to listen, over TLS
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8444")]
+    pub listen: SocketAddr,
+    /// Where to write the certificate of the CA, for whoever must trust it
+    #[arg(long, value_name = "FILE")]
+    pub ca_out: Option<PathBuf>,
+}
+
+/// The settings that the webhook has too, under the same names.
+#[derive(Debug)]
+pub struct SettingsArgs(Given);
+
+/// Why settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// A file that a flag names cannot be read.
+    #[error("--{flag}: cannot read {path}: {source}")]
+    Unreadable {
+        /// The flag.
+        flag: &'static str,
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Values that cannot be used.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Mistakes(Vec<Mistake>),
+}
+
+impl SettingsArgs {
+    /// Reads what was given, files included.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError`], with every wrong value at once.
+    pub fn read(mut self) -> Result<Settings, SettingsError> {
+        let given = self.0.get("extra-ca").and_then(|paths| paths.last());
+        if let Some(path) = given.filter(|path| !path.is_empty()).cloned() {
+            let pem = fs::read_to_string(&path);
+            let flag = "extra-ca";
+            let pem = pem.map_err(|source| SettingsError::Unreadable { flag, path, source })?;
+            self.0.insert(flag, vec![pem]);
+        }
+        Settings::read(&self.0).map_err(SettingsError::Mistakes)
+    }
+}
+
+impl Args for SettingsArgs {
+    fn augment_args(command: Command) -> Command {
+        command.next_help_heading("Settings, as the webhook has them").args(FLAGS.iter().map(arg))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for SettingsArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let values = |flag: &Flag| matches.get_many::<String>(flag.name).map(Iterator::cloned);
+        let given = FLAGS.iter().filter_map(|flag| Some((flag.name, values(flag)?.collect())));
+        Ok(Self(given.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// A flag of the settings. `--flag` and `--flag=false` both turn a switch, as for the webhook.
+fn arg(flag: &'static Flag) -> Arg {
+    let arg = Arg::new(flag.name).long(flag.name).env(flag.variable).hide_env(true).help(flag.help);
+    let arg = arg.action(ArgAction::Append);
+    if flag.value.is_empty() {
+        arg.value_name("BOOL").num_args(0..=1).require_equals(true).default_missing_value("true")
+    } else {
+        arg.value_name(flag.value)
+    }
+}

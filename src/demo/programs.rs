@@ -1,0 +1,160 @@
+//! The programs that the demo starts, and ends with itself.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::https::{Client, Trust};
+
+/// How long a program may take to listen. It needs milliseconds.
+const START: Duration = Duration::from_secs(10);
+
+/// Why a program cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProgramError {
+    /// It is not where it is built.
+    #[error("{name} is not in {folder}, beside imdslet; build all programs: cargo build --release")]
+    Missing {
+        /// The program.
+        name: String,
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
+    /// It cannot be started, or has ended before it was ready.
+    #[error("{program} does not start: {cause}")]
+    NotStarted {
+        /// The program.
+        program: String,
+        /// Its own words, or the system's.
+        cause: String,
+    },
+}
+
+/// A program that runs. It is killed when this is dropped.
+pub(super) struct Program {
+    /// The line with which it was started.
+    pub(super) command: String,
+    addrs: BTreeMap<String, SocketAddr>,
+    // Both are kept for what happens when they are dropped.
+    _child: Child,
+    _log: JoinSet<()>,
+}
+
+/// The program `name` in `folder`.
+pub(super) fn find(folder: &Path, name: &str) -> Result<PathBuf, ProgramError> {
+    let path = folder.join(name);
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(ProgramError::Missing { name: name.to_owned(), folder: folder.to_owned() })
+    }
+}
+
+impl Program {
+    /// Starts `program` with this environment alone, and waits until each of `servers` listens.
+    /// A server is the field `server` of the event `listening`; `""` is the first event without.
+    pub(super) async fn start(
+        program: &Path,
+        args: &[String],
+        environment: &[(String, String)],
+        servers: &[&str],
+    ) -> anyhow::Result<Self> {
+        let shown = program.display().to_string();
+        let failed = |cause: String| ProgramError::NotStarted { program: shown.clone(), cause };
+        let mut child = Command::new(program)
+            .args(args)
+            .env_clear()
+            .envs(environment.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| failed(error.to_string()))?;
+        let stdout = child.stdout.take().context("the program has no output")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let mut addrs = BTreeMap::new();
+        let listening = async {
+            let mut said = String::new();
+            while servers.iter().any(|server| !addrs.contains_key(*server)) {
+                match lines.next_line().await {
+                    Ok(Some(line)) => {
+                        note_address(&line, &mut addrs);
+                        said = line;
+                    }
+                    _ => return Err(said),
+                }
+            }
+            Ok(())
+        };
+        match timeout(START, listening).await {
+            Ok(Ok(())) => {}
+            Ok(Err(last_line)) => {
+                let mut words = String::new();
+                if let Some(mut stderr) = child.stderr.take() {
+                    stderr.read_to_string(&mut words).await.ok();
+                }
+                let words = if words.trim().is_empty() { last_line } else { words };
+                return Err(failed(words.trim().to_owned()).into());
+            }
+            Err(_) => return Err(failed(format!("it does not listen after {START:?}")).into()),
+        }
+        let mut log = JoinSet::new();
+        // A pipe that nobody reads would stop the program once it is full.
+        log.spawn(drain(lines));
+        let command = format!("{shown} {}", args.join(" "));
+        Ok(Self { command, addrs, _child: child, _log: log })
+    }
+
+    /// Where `server` listens.
+    pub(super) fn addr(&self, server: &str) -> anyhow::Result<SocketAddr> {
+        self.addrs.get(server).copied().with_context(|| format!("{server} does not listen"))
+    }
+
+    /// The port of [`Program::addr`].
+    pub(super) fn port(&self, server: &str) -> anyhow::Result<u16> {
+        Ok(self.addr(server)?.port())
+    }
+
+    /// Waits until the program says that it is ready.
+    pub(super) async fn until_ready(&self) -> anyhow::Result<()> {
+        let client = Client::new(Trust::nobody())?;
+        let url = format!("http://{}/readyz", self.addr("health")?);
+        let ready = async {
+            loop {
+                if client.get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        match timeout(START, ready).await {
+            Ok(()) => Ok(()),
+            Err(_) => bail!("{url} does not get ready within {START:?}"),
+        }
+    }
+}
+
+fn note_address(line: &str, addrs: &mut BTreeMap<String, SocketAddr>) {
+    let Ok(event) = serde_json::from_str::<Value>(line) else { return };
+    let field = |name: &str| event.get(name).and_then(Value::as_str);
+    if field("message") == Some("listening")
+        && let Some(addr) = field("addr").and_then(|addr| addr.parse().ok())
+    {
+        addrs.entry(field("server").unwrap_or_default().to_owned()).or_insert(addr);
+    }
+}
+
+async fn drain(mut lines: Lines<BufReader<ChildStdout>>) {
+    while let Ok(Some(_)) = lines.next_line().await {}
+}

@@ -1,0 +1,148 @@
+//! `imdslet inject`: what the webhook would make of manifests, offline.
+
+use imdslet_core::admission::{Outcome, admit};
+use imdslet_core::index::{Change, Index};
+use imdslet_core::objects::Object;
+use imdslet_core::pod::PodView;
+use imdslet_core::settings::Settings;
+use json_patch::Patch;
+use serde_json::{Value, json};
+
+use crate::documents::{Document, to_yaml};
+use crate::workloads::{PodSite, objects, pods};
+
+/// How the result is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// The documents as YAML.
+    #[default]
+    Yaml,
+    /// The documents as JSON: one as it is, several as a List.
+    Json,
+    /// A line of JSON for each pod, with the patch that it gets.
+    Patch,
+}
+
+/// What the webhook would make of manifests.
+#[derive(Debug, Default)]
+pub struct Injected {
+    /// The documents, with every pod as it would be.
+    documents: Vec<Value>,
+    /// The patch of each pod.
+    patches: Vec<(String, Patch)>,
+    /// What the authors should know, one line each.
+    pub warnings: Vec<String>,
+    /// Which pods are refused and why, one line each.
+    pub refusals: Vec<String>,
+}
+
+/// Why a patch could not be applied, which is a mistake of ours.
+#[derive(Debug, thiserror::Error)]
+#[error("BUG: the patch for {object} does not apply: {cause}")]
+pub struct Inapplicable {
+    object: String,
+    cause: String,
+}
+
+/// Decides for every pod in `documents`, with the identities and bindings in the same documents.
+///
+/// # Errors
+///
+/// [`Inapplicable`], if the webhook's own patch does not fit the pod.
+pub fn inject(
+    documents: Vec<Document>,
+    settings: &Settings,
+    default_namespace: &str,
+) -> Result<Injected, Inapplicable> {
+    let mut injected = Injected::default();
+    let index = index(&documents, default_namespace, &mut injected.warnings);
+    for mut document in documents {
+        for site in pods(&document.value, default_namespace) {
+            let place = format!("{}, {}", document.place, site.object);
+            injected.pod(&mut document.value, &site, &place, &index, settings)?;
+        }
+        injected.documents.push(document.value);
+    }
+    Ok(injected)
+}
+
+/// The objects that decisions read, out of all documents, whatever their order.
+#[must_use]
+pub fn index(documents: &[Document], default_namespace: &str, warnings: &mut Vec<String>) -> Index {
+    let mut index = Index::default();
+    for document in documents {
+        for (_, value) in objects(&document.value) {
+            let place = &document.place;
+            match Object::read(value, default_namespace) {
+                Ok(None) => {}
+                Ok(Some(object)) => {
+                    if let Some(fault) = object.fault() {
+                        let (kind, name) = object.id();
+                        warnings.push(format!("{place}, {kind}/{name}: {fault}"));
+                    }
+                    index.apply(Change::Applied(Box::new(object)));
+                }
+                Err(error) => warnings.push(format!("{place}: {error}")),
+            }
+        }
+    }
+    index
+}
+
+impl Injected {
+    fn pod(
+        &mut self,
+        document: &mut Value,
+        site: &PodSite,
+        place: &str,
+        index: &Index,
+        settings: &Settings,
+    ) -> Result<(), Inapplicable> {
+        let Some(pod) = document.pointer_mut(&site.pointer) else {
+            self.warnings.push(format!("{place}: has no pod template"));
+            return Ok(());
+        };
+        let text = pod.to_string();
+        let decision = PodView::read(&text)
+            .map_err(Into::into)
+            .and_then(|view| admit(index, settings, &site.namespace, &view));
+        let admission = match decision {
+            Ok(admission) => admission,
+            Err(refusal) => {
+                self.refusals.push(format!("{place}: {refusal}"));
+                return Ok(());
+            }
+        };
+        self.warnings.extend(admission.warnings.iter().map(|w| format!("{place}: {w}")));
+        let patch = match admission.outcome {
+            Outcome::Injected { patch, .. } => patch,
+            Outcome::Untouched(_) => Patch::default(),
+        };
+        json_patch::patch(pod, &patch).map_err(|error| Inapplicable {
+            object: site.object.clone(),
+            cause: error.to_string(),
+        })?;
+        self.patches.push((site.object.clone(), patch));
+        Ok(())
+    }
+
+    /// The result as text.
+    ///
+    /// # Errors
+    ///
+    /// The emitter's message; JSON values are never what it cannot write.
+    pub fn write(&self, format: Format) -> Result<String, serde_yaml::Error> {
+        Ok(match (format, self.documents.as_slice()) {
+            (Format::Yaml, documents) => to_yaml(documents)?,
+            (Format::Json, [one]) => format!("{one:#}\n"),
+            (Format::Json, many) => {
+                format!("{:#}\n", json!({"apiVersion": "v1", "kind": "List", "items": many}))
+            }
+            (Format::Patch, _) => self
+                .patches
+                .iter()
+                .map(|(object, patch)| json!({"object": object, "patch": patch}).to_string() + "\n")
+                .collect(),
+        })
+    }
+}
