@@ -85,14 +85,14 @@ pub struct SettingsArgs(Given);
 #[non_exhaustive]
 pub enum SettingsError {
     /// A file that a flag names cannot be read.
-    #[error("--{flag}: cannot read {path}: {source}")]
+    #[error("--{flag}: cannot read {path}: {cause}")]
     Unreadable {
         /// The flag.
         flag: &'static str,
         /// The file.
         path: String,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// Values that cannot be used.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
@@ -110,7 +110,7 @@ impl SettingsArgs {
         if let Some(path) = given.filter(|path| !path.is_empty()).cloned() {
             let pem = fs::read_to_string(&path);
             let flag = "extra-ca";
-            let pem = pem.map_err(|source| SettingsError::Unreadable { flag, path, source })?;
+            let pem = pem.map_err(|cause| SettingsError::Unreadable { flag, path, cause })?;
             self.0.insert(flag, vec![pem]);
         }
         Settings::read(&self.0).map_err(SettingsError::Mistakes)

@@ -37,12 +37,12 @@ impl fmt::Display for Place {
 #[non_exhaustive]
 pub enum ReadError {
     /// The file cannot be read.
-    #[error("cannot read {file}: {source}")]
+    #[error("cannot read {file}: {cause}")]
     File {
         /// The file.
         file: String,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A folder has no file that could be one of manifests.
     #[error("{0} is a folder without a .yaml, .yml or .json file")]
@@ -71,7 +71,7 @@ pub fn read(files: &[PathBuf]) -> Result<Vec<Document>, ReadError> {
         let name = file.display().to_string();
         let failed = |file: &Path| {
             let file = file.display().to_string();
-            move |source| ReadError::File { file, source }
+            move |cause| ReadError::File { file, cause }
         };
         if name == "-" {
             let mut text = String::new();

@@ -39,12 +39,12 @@ pub enum Error {
     #[error("TLS cannot be set up: {0}")]
     Tls(rustls::Error),
     /// The URL or a header cannot stand in a request.
-    #[error("`{url}` cannot be asked: {source}")]
+    #[error("`{url}` cannot be asked: {cause}")]
     Request {
         /// What was to be asked.
         url: String,
         /// What is wrong with it.
-        source: http::Error,
+        cause: http::Error,
     },
     /// No connection, no TLS, or no answer on it.
     #[error("{url} does not answer: {cause}")]
@@ -208,7 +208,7 @@ impl Client {
         }
         let request = request
             .body(Full::new(body))
-            .map_err(|source| Error::Request { url: url.to_owned(), source })?;
+            .map_err(|cause| Error::Request { url: url.to_owned(), cause })?;
         self.request(request).await
     }
 

@@ -24,10 +24,10 @@ const BACKDATED: Duration = Duration::from_hours(1);
 
 /// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot make the {what}: {source}")]
+#[error("cannot make the {what}: {cause}")]
 pub struct Error {
     what: &'static str,
-    source: rcgen::Error,
+    cause: rcgen::Error,
 }
 
 /// A certificate authority of one's own.
@@ -50,7 +50,7 @@ impl Authority {
     ///
     /// [`Error`] if the key cannot be generated, which a working random source rules out.
     pub fn generate(name: &str, now: SystemTime) -> Result<Self, Error> {
-        let error = |source| Error { what: "CA certificate", source };
+        let error = |cause| Error { what: "CA certificate", cause };
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(error)?;
         let mut params = validity(CertificateParams::default(), now, CA_LIFETIME);
         params.distinguished_name = common_name(name);
@@ -72,7 +72,7 @@ impl Authority {
     ///
     /// [`Error`] if a name is neither a DNS name nor an IP address.
     pub fn issue(&self, names: &[String], now: SystemTime) -> Result<Serving, Error> {
-        let error = |source| Error { what: "serving certificate", source };
+        let error = |cause| Error { what: "serving certificate", cause };
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(error)?;
         let params = CertificateParams::new(names).map_err(error)?;
         let mut params = validity(params, now, SERVING_LIFETIME);

@@ -342,7 +342,7 @@ fn in_folder(field: &str, path: &Path, folder: Option<&Path>) -> Result<PathBuf,
 
 /// Reads a text file, but nothing endless such as a pipe.
 fn read(path: &Path) -> Result<String, ConfigError> {
-    let error = |source| ConfigError::Read { path: path.to_owned(), source };
+    let error = |cause| ConfigError::Read { path: path.to_owned(), cause };
     let metadata = fs::metadata(path).map_err(error)?;
     if !metadata.is_file() || metadata.len() > LARGEST_FILE {
         return Err(error(io::Error::other("it is not a file of at most 1 MiB")));

