@@ -1,0 +1,325 @@
+//! The answers on the wire: bodies that every SDK reads.
+
+use std::time::{Duration, SystemTime};
+
+use axum::body::Body;
+use axum::response::Response;
+use azure_core::time::OffsetDateTime;
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::cache::Missing;
+use crate::request::{self, Protocol};
+use crate::selection;
+use crate::source::Token;
+
+/// A refusal or a failure, as a client meets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) status: StatusCode,
+    /// Stable name for logs and metrics.
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// All strings: the one form that every recorded client reads (`docs/compatibility.md`).
+#[derive(Serialize)]
+struct TokenBody<'a> {
+    access_token: &'a str,
+    client_id: &'a str,
+    expires_in: &'a str,
+    expires_on: &'a str,
+    ext_expires_in: &'a str,
+    not_before: &'a str,
+    resource: &'a str,
+    token_type: &'a str,
+}
+
+/// Both styles at once: metadata service readers take the first two, App Service readers the
+/// others.
+#[derive(Serialize)]
+struct ProblemBody<'a> {
+    error: &'a str,
+    error_description: &'a str,
+    #[serde(rename = "statusCode")]
+    status_code: u16,
+    message: &'a str,
+    #[serde(rename = "correlationId")]
+    correlation_id: &'a str,
+}
+
+impl Problem {
+    pub(crate) fn new(
+        status: StatusCode,
+        reason: &'static str,
+        message: &(impl ToString + ?Sized),
+    ) -> Self {
+        Self { status, reason, message: message.to_string(), retry_after: None }
+    }
+
+    /// The answer that tells it.
+    pub(crate) fn answer(&self) -> Response {
+        // Python, JS and Go take a 403 that says so for "no metadata service here".
+        let message = if self.status == StatusCode::FORBIDDEN {
+            without(&self.message, "unreachable")
+        } else {
+            self.message.clone()
+        };
+        let mut answer = json(
+            self.status,
+            &ProblemBody {
+                error: error_code(self.status),
+                error_description: &message,
+                status_code: self.status.as_u16(),
+                message: &message,
+                correlation_id: &Uuid::new_v4().to_string(),
+            },
+        );
+        let headers = answer.headers_mut();
+        if let Some(pause) = self.retry_after {
+            let whole = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
+            headers.insert(RETRY_AFTER, HeaderValue::from(whole));
+        }
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(ALLOW, HeaderValue::from_static("GET"));
+        }
+        answer
+    }
+}
+
+impl From<request::Refusal> for Problem {
+    fn from(refusal: request::Refusal) -> Self {
+        use request::Refusal as R;
+        let status = match refusal {
+            R::ForeignHost
+            | R::Forwarded(_)
+            | R::WrongHeader(_)
+            | R::UncheckedHeader(_)
+            | R::StateElsewhere => StatusCode::FORBIDDEN,
+            R::NotHere => StatusCode::NOT_FOUND,
+            R::Method => StatusCode::METHOD_NOT_ALLOWED,
+            R::NoHeader | R::Query(_) | R::NoResource | R::Resource(_) => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, refusal.reason(), &refusal)
+    }
+}
+
+impl From<selection::Refusal> for Problem {
+    fn from(refusal: selection::Refusal) -> Self {
+        use selection::Refusal as R;
+        let status = match refusal {
+            R::NotBoundYet => StatusCode::SERVICE_UNAVAILABLE,
+            R::BindingLost | R::Unknown { .. } => StatusCode::BAD_REQUEST,
+            R::Resource { .. } => StatusCode::FORBIDDEN,
+        };
+        let retry_after = refusal.retry_after();
+        Self { retry_after, ..Self::new(status, refusal.reason(), &refusal) }
+    }
+}
+
+impl From<Missing> for Problem {
+    fn from(missing: Missing) -> Self {
+        match missing {
+            Missing::Fault { fault, pause } => {
+                let transient = fault.status().is_server_error()
+                    || fault.status() == StatusCode::TOO_MANY_REQUESTS;
+                Self {
+                    retry_after: transient.then_some(pause),
+                    ..Self::new(fault.status(), fault.reason(), &fault)
+                }
+            }
+            Missing::Dropped | Missing::Full => Self {
+                retry_after: Some(Duration::from_secs(1)),
+                ..Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    missing.reason(),
+                    "the sidecar is busy with other tokens; ask again",
+                )
+            },
+        }
+    }
+}
+
+/// The answer that carries `token`, at `now`.
+pub(crate) fn token(
+    token: &Token,
+    client_id: &str,
+    resource: &str,
+    protocol: Protocol,
+    now: SystemTime,
+) -> Response {
+    let remaining = token.schedule.remaining(now).as_secs().to_string();
+    let epoch = epoch(token.schedule.expires_on());
+    let expires_on = match protocol {
+        Protocol::Imds | Protocol::AppService2019 => epoch.to_string(),
+        // The clients that still ask for this version expect it (`docs/compatibility.md`).
+        Protocol::AppService2017 => date(epoch),
+    };
+    json(
+        StatusCode::OK,
+        &TokenBody {
+            access_token: token.access_token.reveal(),
+            client_id,
+            expires_in: &remaining,
+            expires_on: &expires_on,
+            ext_expires_in: &remaining,
+            not_before: &token.not_before.to_string(),
+            resource,
+            token_type: "Bearer",
+        },
+    )
+}
+
+/// An answer with `body` as JSON.
+pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    // Strings and numbers always serialise; an empty body is what is left if that ever changes.
+    let body = Bytes::from(serde_json::to_vec(body).unwrap_or_default());
+    let length = HeaderValue::from(body.len());
+    let mut answer = Response::new(Body::from(body));
+    *answer.status_mut() = status;
+    let headers: [(HeaderName, HeaderValue); 3] = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8")),
+        (CONTENT_LENGTH, length),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    answer.headers_mut().extend(headers);
+    answer
+}
+
+/// Whole seconds since the Unix epoch.
+pub(crate) fn epoch(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// `MM/dd/yyyy HH:mm:ss +00:00`, as App Service wrote it in 2017.
+fn date(epoch: u64) -> String {
+    let time = i64::try_from(epoch)
+        .ok()
+        .and_then(|epoch| OffsetDateTime::from_unix_timestamp(epoch).ok())
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    format!(
+        "{:02}/{:02}/{:04} {:02}:{:02}:{:02} +00:00",
+        u8::from(time.month()),
+        time.day(),
+        time.year(),
+        time.hour(),
+        time.minute(),
+        time.second()
+    )
+}
+
+fn error_code(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::BAD_REQUEST => "invalid_request",
+        StatusCode::FORBIDDEN => "access_denied",
+        StatusCode::NOT_FOUND => "not_found",
+        StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+        StatusCode::TOO_MANY_REQUESTS => "too_many_requests",
+        _ => "temporarily_unavailable",
+    }
+}
+
+/// `text` with each `word`, in any letter case, left out.
+fn without(text: &str, word: &str) -> String {
+    let mut rest = text;
+    let mut kept = String::with_capacity(text.len());
+    // ASCII lower case keeps every byte where it is.
+    while let Some(at) = rest.to_ascii_lowercase().find(word) {
+        kept.push_str(rest.get(..at).unwrap_or_default());
+        kept.push('…');
+        rest = rest.get(at + word.len()..).unwrap_or_default();
+    }
+    kept + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{now, token as held};
+
+    async fn read(answer: Response) -> (u16, serde_json::Value) {
+        let (parts, body) = answer.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        assert_eq!(parts.headers[CONTENT_LENGTH], body.len().to_string());
+        assert_eq!(parts.headers[CACHE_CONTROL], "no-store");
+        (parts.status.as_u16(), serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_token_is_told_in_strings() {
+        let held = held("t.o.k", now(), Duration::from_hours(1));
+        let now = now() + Duration::from_millis(600_500);
+        for (protocol, expires_on) in [
+            (Protocol::Imds, "1800003600"),
+            (Protocol::AppService2019, "1800003600"),
+            (Protocol::AppService2017, "01/15/2027 09:00:00 +00:00"),
+        ] {
+            let (status, body) = read(token(&held, "c", "https://r/", protocol, now)).await;
+            assert_eq!(status, 200);
+            assert_eq!(
+                body,
+                serde_json::json!({
+                    "access_token": "t.o.k",
+                    "client_id": "c",
+                    "expires_in": "2999",
+                    "expires_on": expires_on,
+                    "ext_expires_in": "2999",
+                    "not_before": "1800000000",
+                    "resource": "https://r/",
+                    "token_type": "Bearer",
+                })
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_problem_is_told_in_both_styles() {
+        let mut problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "R", "what is wrong");
+        problem.retry_after = Some(Duration::from_millis(1200));
+        let answer = problem.answer();
+        assert_eq!(answer.headers()[RETRY_AFTER], "2");
+        let (status, mut body) = read(answer).await;
+        assert_eq!(status, 503);
+        assert_eq!(body["correlationId"].as_str().unwrap().len(), 36);
+        body["correlationId"] = "c".into();
+        assert_eq!(
+            body,
+            serde_json::json!({
+                "error": "temporarily_unavailable",
+                "error_description": "what is wrong",
+                "statusCode": 503,
+                "message": "what is wrong",
+                "correlationId": "c",
+            })
+        );
+    }
+
+    #[tokio::test]
+    async fn a_403_never_says_unreachable() {
+        let text = "identity web/Unreachable: host UNREACHABLE";
+        let (_, body) = read(Problem::new(StatusCode::FORBIDDEN, "R", text).answer()).await;
+        assert_eq!(body["message"], "identity web/…: host …");
+        let (_, body) = read(Problem::new(StatusCode::BAD_REQUEST, "R", text).answer()).await;
+        assert_eq!(body["message"], text);
+    }
+
+    #[tokio::test]
+    async fn a_probe_reads_what_azure_says_to_it() {
+        let problem = Problem::from(request::Refusal::NoHeader);
+        let (status, body) = read(problem.answer()).await;
+        assert_eq!(status, 400);
+        assert_eq!(body["error"], "invalid_request");
+        assert_eq!(body["error_description"], "Required metadata header not specified");
+    }
+
+    #[test]
+    fn dates_are_in_the_order_of_2017() {
+        assert_eq!(date(0), "01/01/1970 00:00:00 +00:00");
+        assert_eq!(date(1_709_251_199), "02/29/2024 23:59:59 +00:00");
+        assert_eq!(date(u64::MAX), "01/01/1970 00:00:00 +00:00");
+    }
+}

@@ -1,0 +1,356 @@
+//! The tokens that are held: one entry for each identity and resource, one fetch at a time for
+//! each entry, and no entry that waits for another.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use imdslet_core::contract::{PodIdentities, PodIdentity};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::answer::epoch;
+use crate::fault::Fault;
+use crate::resource::Resource;
+use crate::schedule::pause;
+use crate::source::{Fetch, Now, Token};
+
+/// Entries that are held at most. A pod asks for a handful; the bound is for one that asks for
+/// ever new resources.
+const ENTRIES: usize = 256;
+
+/// The tokens of one pod. Clones are the same cache.
+#[derive(Clone)]
+pub(crate) struct Cache(Arc<Inner>);
+
+struct Inner {
+    source: Box<dyn Fetch>,
+    now: Now,
+    /// The fetches. They outlive the requests that began them; nobody needs their end.
+    fetches: TaskTracker,
+    // Not tokio's: it is never held across an await, and locking it cannot wait for the network.
+    book: Mutex<Book>,
+}
+
+#[derive(Default)]
+struct Book {
+    entries: HashMap<Key, Entry>,
+    /// Counts requests, for who was used last.
+    uses: u64,
+    /// Counts fetches, so that one that was overtaken by a change of identities is recognised.
+    flights: u64,
+}
+
+/// What a token is for. All of an identity that Entra ID's answer depends on is part of it, so
+/// that an edited AzureIdentity is not answered with a token of what it was before.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    identity: IdentityKey,
+    resource: Resource,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct IdentityKey {
+    name: String,
+    source: &'static str,
+    client_id: String,
+    tenant_id: String,
+    secret: Option<String>,
+}
+
+#[derive(Default)]
+struct Entry {
+    token: Option<Arc<Token>>,
+    flight: Option<Flight>,
+    failure: Option<Failure>,
+    used: u64,
+}
+
+/// A fetch on its way.
+struct Flight {
+    number: u64,
+    outcome: watch::Receiver<Option<Outcome>>,
+    task: AbortHandle,
+}
+
+type Outcome = Result<Arc<Token>, Missing>;
+
+/// The failures since the last token.
+struct Failure {
+    fault: Arc<Fault>,
+    count: u32,
+    /// Not before then is Entra ID asked again.
+    retry_at: Instant,
+}
+
+/// Why there is no token.
+#[derive(Clone, Debug)]
+pub(crate) enum Missing {
+    /// It could not be fetched; the next try is after `pause`.
+    Fault { fault: Arc<Fault>, pause: Duration },
+    /// The pod's identities changed meanwhile.
+    Dropped,
+    /// Every entry is waiting for its first token.
+    Full,
+}
+
+/// What `/state` tells of an entry.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) resource: String,
+    pub(crate) expires_on: Option<u64>,
+    pub(crate) last_failure: Option<&'static str>,
+}
+
+enum Look {
+    Held(Arc<Token>),
+    Wait(watch::Receiver<Option<Outcome>>),
+}
+
+impl Cache {
+    pub(crate) fn new(source: Box<dyn Fetch>, now: Now) -> Self {
+        let fetches = TaskTracker::new();
+        Self(Arc::new(Inner { source, now, fetches, book: Mutex::default() }))
+    }
+
+    /// The token of `identity` for `resource`: the one that is held while it is valid, else the
+    /// outcome of the one fetch that all who ask wait for.
+    pub(crate) async fn token(
+        &self,
+        identity: &PodIdentity,
+        resource: &Resource,
+    ) -> Result<Arc<Token>, Missing> {
+        let mut outcome = match self.look(identity, resource)? {
+            Look::Held(token) => return Ok(token),
+            Look::Wait(outcome) => outcome,
+        };
+        // Whoever leaves here leaves alone: the fetch has its own task. The sender goes away
+        // without an outcome when the entry was dropped.
+        match outcome.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            Ok(None) | Err(_) => Err(Missing::Dropped),
+        }
+    }
+
+    /// Drops what is held for identities that `pod` does not have.
+    pub(crate) fn retain(&self, pod: &PodIdentities) {
+        let wanted: Vec<_> = pod.identities.iter().map(IdentityKey::from).collect();
+        self.book().entries.retain(|key, entry| {
+            let wanted = wanted.contains(&key.identity);
+            if let (false, Some(flight)) = (wanted, &entry.flight) {
+                flight.task.abort();
+            }
+            wanted
+        });
+    }
+
+    /// Whether a token that is held for `identity` is for the principal `object_id`.
+    pub(crate) fn has_object_id(&self, identity: &PodIdentity, object_id: &str) -> bool {
+        let identity = IdentityKey::from(identity);
+        self.book().entries.iter().any(|(key, entry)| {
+            key.identity == identity
+                && entry.token.as_ref().is_some_and(|token| {
+                    token
+                        .object_id
+                        .as_deref()
+                        .is_some_and(|own| own.eq_ignore_ascii_case(object_id))
+                })
+        })
+    }
+
+    /// What is held for `identity`, by resource.
+    pub(crate) fn held(&self, identity: &PodIdentity) -> Vec<Held> {
+        let identity = IdentityKey::from(identity);
+        let book = self.book();
+        let mut held: Vec<_> = book
+            .entries
+            .iter()
+            .filter(|(key, _)| key.identity == identity)
+            .map(|(key, entry)| Held {
+                resource: key.resource.as_str().to_owned(),
+                expires_on: entry.token.as_ref().map(|token| epoch(token.schedule.expires_on())),
+                last_failure: entry.failure.as_ref().map(|failure| failure.fault.reason()),
+            })
+            .collect();
+        held.sort_by(|one, other| one.resource.cmp(&other.resource));
+        held
+    }
+
+    /// One look at the entry. Starts a fetch where one is due and none is on its way.
+    fn look(&self, identity: &PodIdentity, resource: &Resource) -> Result<Look, Missing> {
+        let now = (self.0.now)();
+        let key = Key { identity: identity.into(), resource: resource.clone() };
+        let mut book = self.book();
+        book.make_room(&key, now)?;
+        let Book { entries, uses, flights } = &mut *book;
+        *uses += 1;
+        let entry = entries.entry(key.clone()).or_default();
+        entry.used = *uses;
+
+        let flight = entry.flight.as_ref().filter(|flight| flight.is_live());
+        let may_ask =
+            entry.failure.as_ref().is_none_or(|failure| Instant::now() >= failure.retry_at);
+        if let Some(token) = entry.valid(now) {
+            if token.schedule.is_due(now) && flight.is_none() && may_ask {
+                *flights += 1;
+                entry.flight = Some(self.fly(key, identity.clone(), *flights));
+            }
+            return Ok(Look::Held(token));
+        }
+        if let Some(flight) = flight {
+            return Ok(Look::Wait(flight.outcome.clone()));
+        }
+        match &entry.failure {
+            Some(failure) if !may_ask => Err(failure.missing()),
+            _ => {
+                *flights += 1;
+                let flight = self.fly(key, identity.clone(), *flights);
+                let outcome = flight.outcome.clone();
+                entry.flight = Some(flight);
+                Ok(Look::Wait(outcome))
+            }
+        }
+    }
+
+    fn fly(&self, key: Key, identity: PodIdentity, number: u64) -> Flight {
+        let (tell, outcome) = watch::channel(None);
+        let cache = self.clone();
+        let task = self.0.fetches.spawn(async move {
+            let outcome = cache.fetch(&key, &identity, number).await;
+            // Nobody may be left to hear it; the entry has it.
+            tell.send(Some(outcome)).ok();
+        });
+        Flight { number, outcome, task: task.abort_handle() }
+    }
+
+    /// Fetches, enters the outcome into the book, and writes the audit line.
+    async fn fetch(&self, key: &Key, identity: &PodIdentity, number: u64) -> Outcome {
+        let began = Instant::now();
+        let fetched = self.0.source.fetch(identity, &key.resource).await;
+        let now = (self.0.now)();
+        let seed = Uuid::new_v4().as_bytes().first().copied().unwrap_or_default();
+        let token = fetched.and_then(|fetched| {
+            Token::new(fetched, now, seed).map(Arc::new).map_err(|_| Fault::Expired)
+        });
+        let duration = began.elapsed();
+        let (name, resource) = (identity.name.as_str(), key.resource.as_str());
+        match &token {
+            Ok(token) => tracing::info!(
+                identity = name,
+                resource,
+                result = "fetched",
+                ?duration,
+                expires_on = epoch(token.schedule.expires_on()),
+                "token fetched"
+            ),
+            Err(fault) => tracing::warn!(
+                identity = name,
+                resource,
+                result = "failed",
+                reason = fault.reason(),
+                ?duration,
+                error = %fault,
+                "token not fetched"
+            ),
+        }
+        self.book().settle(key, number, token.map_err(Arc::new), now)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // A panic while it was held leaves whole entries behind: each change is one assignment.
+        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Missing {
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Fault { fault, .. } => fault.reason(),
+            Self::Dropped => "Dropped",
+            Self::Full => "Full",
+        }
+    }
+}
+
+impl Book {
+    /// Makes sure that `key` has a place: the one of the entry that is least worth keeping.
+    fn make_room(&mut self, key: &Key, now: SystemTime) -> Result<(), Missing> {
+        if self.entries.len() < ENTRIES || self.entries.contains_key(key) {
+            return Ok(());
+        }
+        let idle = self.entries.iter().filter(|(_, entry)| entry.flight.is_none());
+        // Those without a valid token first, then the least recently used.
+        let least = idle.min_by_key(|(_, entry)| (entry.valid(now).is_some(), entry.used));
+        let least = least.map(|(key, _)| key.clone()).ok_or(Missing::Full)?;
+        self.entries.remove(&least);
+        Ok(())
+    }
+
+    /// Enters what the fetch `number` brought, unless the entry is not its own any more.
+    fn settle(
+        &mut self,
+        key: &Key,
+        number: u64,
+        token: Result<Arc<Token>, Arc<Fault>>,
+        now: SystemTime,
+    ) -> Outcome {
+        let entry = self
+            .entries
+            .get_mut(key)
+            .filter(|entry| entry.flight.as_ref().is_some_and(|flight| flight.number == number));
+        let Some(entry) = entry else { return Err(Missing::Dropped) };
+        entry.flight = None;
+        match token {
+            Ok(token) => {
+                entry.failure = None;
+                entry.token = Some(Arc::clone(&token));
+                Ok(token)
+            }
+            Err(fault) => {
+                let count = entry.failure.as_ref().map_or(0, |failure| failure.count) + 1;
+                let life = entry.valid(now).map(|token| token.schedule.remaining(now));
+                let retry_at = Instant::now() + pause(count, life, fault.retry_after());
+                let failure = entry.failure.insert(Failure { fault, count, retry_at });
+                Err(failure.missing())
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn valid(&self, now: SystemTime) -> Option<Arc<Token>> {
+        self.token.clone().filter(|token| !token.schedule.remaining(now).is_zero())
+    }
+}
+
+impl Flight {
+    /// Not so after a panic of its task: the sender is gone and there is no outcome.
+    fn is_live(&self) -> bool {
+        self.outcome.has_changed().is_ok()
+    }
+}
+
+impl Failure {
+    fn missing(&self) -> Missing {
+        let pause = self.retry_at.saturating_duration_since(Instant::now());
+        Missing::Fault { fault: Arc::clone(&self.fault), pause: pause.max(Duration::from_secs(1)) }
+    }
+}
+
+impl From<&PodIdentity> for IdentityKey {
+    fn from(identity: &PodIdentity) -> Self {
+        Self {
+            name: identity.name.clone(),
+            source: identity.source.as_str(),
+            client_id: identity.client_id.clone(),
+            tenant_id: identity.tenant_id.clone(),
+            secret: identity.secret.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+use std::fs;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+
+use super::*;
+use crate::fault::Reply;
+use crate::testing::identity;
+
+const TOKEN: &str =
+    r#"{"token_type":"Bearer","expires_in":3599,"ext_expires_in":3599,"access_token":"a.b.c"}"#;
+
+/// Takes the place of the network: answers as told, and keeps what would have left the pod.
+struct Wire {
+    reply: Result<Reply, String>,
+    sent: Mutex<Vec<(String, String)>>,
+}
+
+#[async_trait]
+impl Post for Wire {
+    async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, String> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        self.sent.lock().unwrap().push((head.uri.to_string(), body));
+        self.reply.clone()
+    }
+}
+
+fn reply(status: u16, body: &str) -> Arc<Wire> {
+    let reply = Reply { status, retry_after: None, body: body.into() };
+    Arc::new(Wire { reply: Ok(reply), sent: Mutex::default() })
+}
+
+/// Entra ID behind `wire`, with `token` as the service account token.
+fn entra(wire: &Arc<Wire>, token: Option<&str>) -> (Entra, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    if let Some(token) = token {
+        fs::write(dir.path().join(TOKEN_FILE), token).unwrap();
+    }
+    let args = ServeArgs {
+        dir: dir.path().to_owned(),
+        authority_for: vec![("web/abroad".to_owned(), "https://login.partner.example".to_owned())],
+        ..ServeArgs::default()
+    };
+    (Entra::new(Arc::new(args), Arc::<Wire>::clone(wire)), dir)
+}
+
+fn vault() -> Resource {
+    Resource::parse("https://vault.azure.net/".to_owned()).unwrap()
+}
+
+#[tokio::test]
+async fn one_post_brings_a_token() {
+    let wire = reply(200, TOKEN);
+    let (entra, _dir) = entra(&wire, Some("a.s.a\n"));
+    let fetched = entra.fetch(&identity("web/db", '1'), &vault()).await.unwrap();
+    assert_eq!(fetched.access_token.reveal(), "a.b.c");
+    let life = fetched.expires_on.duration_since(SystemTime::now()).unwrap().as_secs();
+    assert!((3590..=3599).contains(&life), "{life}");
+
+    let sent = wire.sent.lock().unwrap();
+    let [(url, body)] = &sent[..] else { panic!("{} requests", sent.len()) };
+    assert_eq!(
+        url,
+        "https://login.microsoftonline.com/70000000-0000-0000-0000-000000000001/oauth2/v2.0/token"
+    );
+    assert_eq!(
+        body,
+        "client_assertion=a.s.a&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3A\
+         client-assertion-type%3Ajwt-bearer&client_id=c0000000-0000-0000-0000-000000000001&\
+         grant_type=client_credentials&scope=https%3A%2F%2Fvault.azure.net%2F%2F.default"
+    );
+}
+
+#[tokio::test]
+async fn an_identity_is_asked_for_at_its_own_authority() {
+    let wire = reply(200, TOKEN);
+    let (entra, _dir) = entra(&wire, Some("a.s.a"));
+    entra.fetch(&identity("web/abroad", '1'), &vault()).await.unwrap();
+    let sent = wire.sent.lock().unwrap();
+    assert!(sent[0].0.starts_with("https://login.partner.example/70000000-"), "{}", sent[0].0);
+}
+
+#[tokio::test]
+async fn the_token_file_is_read_for_each_fetch() {
+    let wire = reply(200, TOKEN);
+    let (entra, dir) = entra(&wire, Some("first"));
+    entra.fetch(&identity("web/db", '1'), &vault()).await.unwrap();
+    fs::write(dir.path().join(TOKEN_FILE), " second \n").unwrap();
+    entra.fetch(&identity("web/db", '1'), &vault()).await.unwrap();
+    let sent = wire.sent.lock().unwrap();
+    assert!(sent[0].1.contains("client_assertion=first&"));
+    assert!(sent[1].1.contains("client_assertion=second&"));
+}
+
+#[tokio::test]
+async fn nothing_is_sent_for_what_cannot_be_right() {
+    let with = |change: fn(&mut PodIdentity)| {
+        let mut identity = identity("web/db", '1');
+        change(&mut identity);
+        identity
+    };
+    let cases = [
+        (with(|i| i.source = Source::Secret), Some("a.s.a"), "SourceNotServed", 400),
+        (with(|i| i.source = Source::Certificate), Some("a.s.a"), "SourceNotServed", 400),
+        (with(|i| i.source = Source::Binding), Some("a.s.a"), "SourceNotServed", 400),
+        (with(|i| i.source = Source::Managed), Some("a.s.a"), "SourceNotServed", 400),
+        (with(|i| i.client_id = "app".into()), Some("a.s.a"), "BadId", 400),
+        (with(|i| i.client_id = String::new()), Some("a.s.a"), "BadId", 400),
+        (with(|i| i.tenant_id = "..".into()), Some("a.s.a"), "BadId", 400),
+        (with(|i| i.tenant_id = "evil.example/x?".into()), Some("a.s.a"), "BadId", 400),
+        (with(|i| i.tenant_id = String::new()), Some("a.s.a"), "BadId", 400),
+        (with(|_| ()), None, "NoServiceAccountToken", 503),
+        (with(|_| ()), Some(" \n"), "NoServiceAccountToken", 503),
+    ];
+    for (identity, token, reason, status) in cases {
+        let wire = reply(200, TOKEN);
+        let (entra, _dir) = entra(&wire, token);
+        let fault = entra.fetch(&identity, &vault()).await.unwrap_err();
+        assert_eq!((fault.reason(), fault.status().as_u16()), (reason, status), "{identity:?}");
+        assert!(wire.sent.lock().unwrap().is_empty(), "{identity:?}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_name_the_service_account_and_never_its_token() {
+    // {"iss":"https://issuer.example/","sub":"system:serviceaccount:web:app"}
+    let token = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwczovL2lzc3Vlci5leGFtcGxlLyIsInN1YiI6InN5c3RlbTpzZXJ2aWNlYWNjb3VudDp3ZWI6YXBwIn0.c2ln";
+    let body = format!(
+        r#"{{"error":"invalid_client","error_description":"AADSTS700213: No matching \"record\" for {token}.\r\nTrace ID: t","error_codes":[700213]}}"#
+    );
+    let wire = reply(401, &body);
+    let (entra, _dir) = entra(&wire, Some(token));
+    let fault = entra.fetch(&identity("web/db", '1'), &vault()).await.unwrap_err();
+    assert_eq!(fault.reason(), "NoFederatedCredential");
+    let message = fault.to_string();
+    assert!(
+        message
+            .contains("subject system:serviceaccount:web:app and issuer https://issuer.example/")
+    );
+    assert!(!message.contains("eyJ"), "{message}");
+}
+
+#[tokio::test]
+async fn what_is_no_answer_of_entra_id_is_told_as_such() {
+    let cases = [
+        (200, "", "BadAnswer"),
+        (200, "<html>sign in</html>", "BadAnswer"),
+        (200, r#"{"access_token":"","expires_in":3599}"#, "BadAnswer"),
+        (200, r#"{"access_token":"a","expires_in":0}"#, "BadAnswer"),
+        (200, r#"{"access_token":"a","expires_in":-1}"#, "BadAnswer"),
+        (200, r#"{"access_token":"a","expires_in":9223372036854775807}"#, "BadAnswer"),
+        (200, r#"{"access_token":"a"}"#, "BadAnswer"),
+        (302, TOKEN, "BadAnswer"),
+        (503, "", "Unavailable"),
+        (429, "", "Throttled"),
+    ];
+    for (status, body, reason) in cases {
+        let wire = reply(status, body);
+        let (entra, _dir) = entra(&wire, Some("a.s.a"));
+        let fault = entra.fetch(&identity("web/db", '1'), &vault()).await.unwrap_err();
+        assert_eq!(fault.reason(), reason, "{status} {body}");
+        assert_eq!(wire.sent.lock().unwrap().len(), 1, "asked once, {status} {body}");
+    }
+    for (why, reason) in [
+        ("tcp connect error: Connection refused", "NoAnswer"),
+        ("invalid peer certificate: UnknownIssuer", "Untrusted"),
+    ] {
+        let wire = Arc::new(Wire { reply: Err(why.to_owned()), sent: Mutex::default() });
+        let (entra, _dir) = entra(&wire, Some("a.s.a"));
+        let fault = entra.fetch(&identity("web/db", '1'), &vault()).await.unwrap_err();
+        assert_eq!(fault.reason(), reason);
+        assert!(fault.to_string().contains(why), "{fault}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_authority_is_given_up() {
+    struct Silence;
+
+    #[async_trait]
+    impl Post for Silence {
+        async fn post(&self, _: http::Request<Full<Bytes>>) -> Result<Reply, String> {
+            std::future::pending().await
+        }
+    }
+
+    let (entra, dir) = entra(&reply(200, TOKEN), Some("a.s.a"));
+    let entra = Entra { https: Arc::new(Silence), ..entra };
+    let began = tokio::time::Instant::now();
+    let fault = entra.fetch(&identity("web/db", '1'), &vault()).await.unwrap_err();
+    assert_eq!((fault.reason(), began.elapsed()), ("Deadline", FETCH_DEADLINE));
+    drop(dir);
+}

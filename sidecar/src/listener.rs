@@ -1,0 +1,136 @@
+//! The listening sockets and the connections that they accept.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::HEAD_DEADLINE;
+
+/// Azure's metadata service, in link-local mode.
+const LINK_LOCAL: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
+
+/// Connections that are served at a time, over all sockets. Others wait in the kernel's backlog.
+const CONNECTIONS: usize = 256;
+
+/// The largest head of a request. An Azure resource id has a few hundred bytes.
+const LARGEST_HEAD: usize = 16 * 1024;
+
+/// How long accepting pauses after an error that is not one connection's, such as running out of
+/// file descriptors: at once would be a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the accept loops share.
+#[derive(Clone)]
+pub(crate) struct Service {
+    router: Router,
+    stop: CancellationToken,
+    connections: TaskTracker,
+    places: Arc<Semaphore>,
+}
+
+/// Binds the loopback addresses to `port`, and Azure's own address where `link_local` is asked for.
+///
+/// `[::1]` takes the port that 127.0.0.1 got, and is left out where the pod has no IPv6.
+///
+/// # Errors
+///
+/// The address that cannot be bound, and why.
+pub(crate) async fn bind(
+    port: u16,
+    link_local: bool,
+) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+    let v4 = bind_one((Ipv4Addr::LOCALHOST, port).into()).await?;
+    let port = v4.local_addr().map_or(port, |address| address.port());
+    let mut listeners = vec![v4];
+    match bind_one((Ipv6Addr::LOCALHOST, port).into()).await {
+        Ok(listener) => listeners.push(listener),
+        Err((addr, error)) => {
+            tracing::info!(%addr, %error, reason = "NoIpv6", "not listening");
+        }
+    }
+    if link_local {
+        listeners.push(bind_one(LINK_LOCAL).await?);
+    }
+    Ok(listeners)
+}
+
+async fn bind_one(address: SocketAddr) -> Result<TcpListener, (SocketAddr, io::Error)> {
+    TcpListener::bind(address).await.map_err(|error| (address, error))
+}
+
+impl Service {
+    /// Serves `router` until `stop`.
+    pub(crate) fn new(router: Router, stop: CancellationToken) -> Self {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        Self { router, stop, connections: TaskTracker::new(), places }
+    }
+
+    /// Accepts connections until told to stop.
+    pub(crate) async fn accept(self, listener: TcpListener) {
+        loop {
+            // Cancel-safe: a connection is handed over by the kernel, a place is only taken when its
+            // arm is, and cancellation is remembered.
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => return,
+                accepted = self.next(&listener) => accepted,
+            };
+            match accepted {
+                Ok((stream, place)) => {
+                    let connection = self.clone().serve(stream);
+                    self.connections.spawn(async move {
+                        connection.await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::error!(%error, reason = "AcceptFailed", "cannot accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Waits for the connections that are open: after `stop`, they end with their request.
+    pub(crate) async fn drain(&self) {
+        self.connections.close();
+        self.connections.wait().await;
+    }
+
+    async fn next(
+        &self,
+        listener: &TcpListener,
+    ) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+        let (stream, _) = listener.accept().await?;
+        Ok((stream, place))
+    }
+
+    async fn serve(self, stream: TcpStream) {
+        // Answers are one small write each: nothing to wait for.
+        stream.set_nodelay(true).ok();
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_DEADLINE)
+            .max_buf_size(LARGEST_HEAD)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router));
+        tokio::pin!(connection);
+        // Cancel-safe: the connection is pinned outside and polled on after the other arm. Its
+        // error is the client's: it left, or sent no HTTP.
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await.ok();
+    }
+}

@@ -1,0 +1,216 @@
+//! What a client asks for, or why it is refused. Pure: nothing here reads a file or a clock.
+
+use http::header::{HOST, ORIGIN};
+use http::request::Parts;
+use http::{HeaderMap, Method};
+use imdslet_core::names::{APP_SERVICE_PATH, HEADER_VARIABLE, IMDS_PATH, LINK_LOCAL};
+
+use crate::query::{BadQuery, Query};
+use crate::resource::{BadResource, Resource};
+use crate::secret::Secret;
+
+/// The path that tells what the sidecar holds.
+const STATE_PATH: &str = "/state";
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Token(TokenRequest),
+    State,
+}
+
+/// A token that a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TokenRequest {
+    pub(crate) protocol: Protocol,
+    pub(crate) resource: Resource,
+    pub(crate) selector: Selector,
+}
+
+/// The protocol that a client speaks. It decides how the answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// Azure's Instance Metadata Service.
+    Imds,
+    /// App Service, api-version 2019-08-01.
+    AppService2019,
+    /// App Service, api-version 2017-09-01.
+    AppService2017,
+}
+
+/// Which identity a client means. What is given must all be of the same one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "they are the names of the parameters")]
+pub(crate) struct Selector {
+    pub(crate) client_id: Option<String>,
+    pub(crate) object_id: Option<String>,
+    pub(crate) resource_id: Option<String>,
+}
+
+/// Why a request is refused before it is asked who it is for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// A web page whose name was pointed to this address would send its own host.
+    #[error(
+        "the Host header must name the pod's own endpoint: 127.0.0.1, localhost, [::1] or \
+         169.254.169.254"
+    )]
+    ForeignHost,
+    #[error(
+        "requests with the header `{0}` are not served: ask directly, without a proxy or a browser"
+    )]
+    Forwarded(&'static str),
+    #[error(
+        "nothing is served at this path; tokens are at {IMDS_PATH} and {APP_SERVICE_PATH}, and no \
+         other request is passed on"
+    )]
+    NotHere,
+    #[error("only GET is served at this path")]
+    Method,
+    /// Word for word what Azure answers: SDKs probe for it.
+    #[error("Required metadata header not specified")]
+    NoHeader,
+    #[error(
+        "the value of the header `{0}` is not this pod's; send what IDENTITY_HEADER or MSI_SECRET \
+         say in the same pod"
+    )]
+    WrongHeader(&'static str),
+    #[error(
+        "the header `{0}` cannot be checked, because this sidecar was started without \
+         {HEADER_VARIABLE}; ask at {IMDS_PATH} with `Metadata: true`, or recreate the pod"
+    )]
+    UncheckedHeader(&'static str),
+    #[error("{0}")]
+    Query(BadQuery),
+    #[error(
+        "the query parameter `resource` is missing; add the service that the token is for, such as \
+         resource=https://vault.azure.net"
+    )]
+    NoResource,
+    #[error("{0}")]
+    Resource(BadResource),
+    #[error("{STATE_PATH} is served on the loopback addresses only; ask 127.0.0.1")]
+    StateElsewhere,
+}
+
+impl Refusal {
+    /// Stable name for logs and metrics. Never carries user input.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::ForeignHost => "ForeignHost",
+            Self::Forwarded(_) => "Forwarded",
+            Self::NotHere => "NotHere",
+            Self::Method => "Method",
+            Self::NoHeader => "NoHeader",
+            Self::WrongHeader(_) => "WrongHeader",
+            Self::UncheckedHeader(_) => "UncheckedHeader",
+            Self::Query(_) => "BadQuery",
+            Self::NoResource => "NoResource",
+            Self::Resource(_) => "BadResource",
+            Self::StateElsewhere => "StateElsewhere",
+        }
+    }
+}
+
+/// Decides what `request` asks for. `header` is what App Service's headers must carry.
+pub(crate) fn decide(request: &Parts, header: Option<&Secret>) -> Result<Ask, Refusal> {
+    let local = guard(request)?;
+    // Whole segments are compared and nothing is decoded or resolved first, so that no spelling
+    // (`..`, `%2e`, `\`) of another path ends here, nor one of these elsewhere (CVE-2022-23551).
+    let mut segments = request.uri.path().split('/').filter(|segment| !segment.is_empty());
+    let asks = match segments.next() {
+        Some(first) if first.eq_ignore_ascii_case("metadata") => {
+            // As NMI: `/{type:(?i:metadata)}/identity/oauth2/token` (v1.8, server.go).
+            segments.eq(["identity", "oauth2", "token"]).then_some(true)
+        }
+        Some("msi") => segments.eq(["token"]).then_some(true),
+        Some("state") => segments.next().is_none().then_some(false),
+        _ => None,
+    };
+    let for_token = asks.ok_or(Refusal::NotHere)?;
+    if request.method != Method::GET {
+        return Err(Refusal::Method);
+    }
+    if !for_token {
+        return if local { Ok(Ask::State) } else { Err(Refusal::StateElsewhere) };
+    }
+    let protocol = protocol(&request.headers, header)?;
+    let query = Query::parse(request.uri.query().unwrap_or_default()).map_err(Refusal::Query)?;
+    let resource = query.resource.ok_or(Refusal::NoResource)?;
+    Ok(Ask::Token(TokenRequest {
+        protocol,
+        resource: Resource::parse(resource).map_err(Refusal::Resource)?,
+        selector: Selector {
+            client_id: query.client_id,
+            object_id: query.object_id,
+            resource_id: query.resource_id,
+        },
+    }))
+}
+
+/// Lets through what a program in the pod would send; says whether it named a loopback address.
+fn guard(request: &Parts) -> Result<bool, Refusal> {
+    let mut hosts = request.headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return Err(Refusal::ForeignHost);
+    };
+    let host = host.to_str().map_err(|_| Refusal::ForeignHost)?;
+    let local = is_local(host)?;
+    // A client that takes us for its proxy names the host a second time.
+    if let Some(authority) = request.uri.authority() {
+        is_local(authority.as_str())?;
+    }
+    for name in request.headers.keys() {
+        if name == "x-forwarded-for" {
+            return Err(Refusal::Forwarded("X-Forwarded-For"));
+        }
+        if name == ORIGIN {
+            return Err(Refusal::Forwarded("Origin"));
+        }
+        if name.as_str().starts_with("sec-fetch-") {
+            return Err(Refusal::Forwarded("Sec-Fetch-…"));
+        }
+    }
+    Ok(local)
+}
+
+/// Whether `host`, with or without a port, is a loopback name (and not the link-local address).
+fn is_local(host: &str) -> Result<bool, Refusal> {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, port),
+        _ => (host, ""),
+    };
+    if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Refusal::ForeignHost);
+    }
+    match name {
+        "127.0.0.1" | "[::1]" => Ok(true),
+        LINK_LOCAL => Ok(false),
+        _ if name.eq_ignore_ascii_case("localhost") => Ok(true),
+        _ => Err(Refusal::ForeignHost),
+    }
+}
+
+/// The headers alone decide, since both paths are one handler. 2019 first: clients send
+/// `Metadata: true` beside it, or not.
+fn protocol(headers: &HeaderMap, expected: Option<&Secret>) -> Result<Protocol, Refusal> {
+    for (name, protocol) in
+        [("X-IDENTITY-HEADER", Protocol::AppService2019), ("secret", Protocol::AppService2017)]
+    {
+        if let Some(value) = headers.get(name) {
+            let expected = expected.ok_or(Refusal::UncheckedHeader(name))?;
+            return if expected.matches(value.as_bytes()) {
+                Ok(protocol)
+            } else {
+                Err(Refusal::WrongHeader(name))
+            };
+        }
+    }
+    match headers.get("metadata") {
+        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"true") => Ok(Protocol::Imds),
+        _ => Err(Refusal::NoHeader),
+    }
+}
+
+#[cfg(test)]
+mod tests;

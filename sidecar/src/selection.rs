@@ -1,0 +1,219 @@
+//! Which identity of the pod a request gets, or why none. Pure.
+
+use std::time::Duration;
+
+use imdslet_core::contract::{PodIdentities, PodIdentity};
+use imdslet_core::names::POD_LABEL;
+
+use crate::request::Selector;
+use crate::resource::Resource;
+
+/// When a pod that waits for its binding may ask again. The kubelet carries a change into the
+/// volume in about a second.
+const BOUND_SOON: Duration = Duration::from_secs(2);
+
+/// Why a request gets no identity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error(
+        "no AzureIdentityBinding matches this pod's {POD_LABEL} label yet; create one, and ask again"
+    )]
+    NotBoundYet,
+    #[error(
+        "this pod has no identity: no AzureIdentityBinding matches its {POD_LABEL} label any more; \
+         create one, or remove the label from the pod"
+    )]
+    BindingLost,
+    /// The ids asked for are not repeated: the client knows them.
+    #[error(
+        "no identity of this pod has the {asked} of the request; the pod has {names}; send the id \
+         of one of these, or none for the first"
+    )]
+    Unknown { asked: String, names: String },
+    #[error(
+        "identity {identity} gives no token for this resource; its annotation \
+         imdslet.dev/allowed-resources allows {allowed}"
+    )]
+    Resource { identity: String, allowed: String },
+}
+
+impl Refusal {
+    /// Stable name for logs and metrics. Never carries user input.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::NotBoundYet => "NotBoundYet",
+            Self::BindingLost => "BindingLost",
+            Self::Unknown { .. } => "UnknownIdentity",
+            Self::Resource { .. } => "ResourceNotAllowed",
+        }
+    }
+
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        matches!(self, Self::NotBoundYet).then_some(BOUND_SOON)
+    }
+}
+
+/// Selects the identity that `selector` means, or the first, for a token for `resource`.
+///
+/// `has_object_id` says whether a token that is held for the identity has this object id; it is
+/// asked only where the AzureIdentity does not state one.
+pub(crate) fn select<'a>(
+    pod: &'a PodIdentities,
+    selector: &Selector,
+    resource: &Resource,
+    has_object_id: impl Fn(&PodIdentity, &str) -> bool,
+) -> Result<&'a PodIdentity, Refusal> {
+    if pod.hold {
+        return Err(Refusal::NotBoundYet);
+    }
+    if pod.identities.is_empty() {
+        return Err(Refusal::BindingLost);
+    }
+    let found = pod.identities.iter().find(|identity| {
+        let client = selector.client_id.as_deref().is_none_or(|id| same(id, &identity.client_id));
+        let resource_id = selector
+            .resource_id
+            .as_deref()
+            .is_none_or(|id| identity.resource_id.as_deref().is_some_and(|own| same(id, own)));
+        let object = || {
+            selector.object_id.as_deref().is_none_or(|id| match &identity.object_id {
+                Some(own) => same(id, own),
+                None => has_object_id(identity, id),
+            })
+        };
+        client && resource_id && object()
+    });
+    let identity = found.ok_or_else(|| unknown(pod, selector))?;
+    match &identity.allowed_resources {
+        Some(allowed) if !allowed.iter().any(|one| resource.is(one)) => Err(Refusal::Resource {
+            identity: identity.name.clone(),
+            allowed: if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") },
+        }),
+        _ => Ok(identity),
+    }
+}
+
+/// GUIDs and Azure resource ids are the same in any letter case.
+fn same(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other)
+}
+
+fn unknown(pod: &PodIdentities, selector: &Selector) -> Refusal {
+    let asked: Vec<_> = [
+        ("client_id", &selector.client_id),
+        ("object_id", &selector.object_id),
+        ("mi_res_id", &selector.resource_id),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| value.as_ref().map(|_| name))
+    .collect();
+    let names: Vec<_> = pod.identities.iter().map(|identity| identity.name.as_str()).collect();
+    Refusal::Unknown { asked: asked.join(" and "), names: names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{identity, pod};
+
+    fn selector(client: &str, object: &str, resource: &str) -> Selector {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Selector { client_id: some(client), object_id: some(object), resource_id: some(resource) }
+    }
+
+    #[test]
+    fn every_id_given_must_be_of_the_same_identity() {
+        let mut stated = identity("web/stated", '3');
+        stated.object_id = Some("0B000000-0000-0000-0000-000000000003".to_owned());
+        let pod = pod([identity("web/db", '1'), identity("ops/mail", '2'), stated]);
+        let one = "c0000000-0000-0000-0000-000000000001";
+        let two = "C0000000-0000-0000-0000-000000000002";
+        let id_two = "/SUBSCRIPTIONS/s/resourceGroups/RG one/providers/Microsoft.ManagedIdentity/userAssignedIdentities/ID-2";
+        let held_two = "0b000000-0000-0000-0000-000000000002";
+        let unknown = Err("UnknownIdentity");
+        let cases = [
+            ("none given: the first", selector("", "", ""), Ok("web/db")),
+            ("by client id", selector(one, "", ""), Ok("web/db")),
+            ("letter case does not count", selector(two, "", ""), Ok("ops/mail")),
+            ("by resource id", selector("", "", id_two), Ok("ops/mail")),
+            ("both of one", selector(two, "", id_two), Ok("ops/mail")),
+            ("of two different ones", selector(one, "", id_two), unknown),
+            ("object id of a token held", selector("", held_two, ""), Ok("ops/mail")),
+            ("and not of another's", selector(one, held_two, ""), unknown),
+            (
+                "object id as stated",
+                selector("", &held_two.replace('2', "3"), ""),
+                Ok("web/stated"),
+            ),
+            ("unknown", selector("c0000000-0000-0000-0000-000000000009", "", ""), unknown),
+            ("a name is no id", selector("web/db", "", ""), unknown),
+        ];
+        let resource = Resource::parse("r".to_owned()).unwrap();
+        for (name, selector, expected) in cases {
+            let got = select(&pod, &selector, &resource, |identity, object| {
+                identity.name == "ops/mail" && object == held_two
+            });
+            let got = got.map(|found| found.name.as_str()).map_err(|refusal| refusal.reason());
+            assert_eq!(got, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_stated_object_id_is_not_overruled_by_a_token() {
+        let mut stated = identity("web/db", '1');
+        stated.object_id = Some("0b000000-0000-0000-0000-000000000001".to_owned());
+        let resource = Resource::parse("r".to_owned()).unwrap();
+        let other = selector("", "0b000000-0000-0000-0000-000000000002", "");
+        let got = select(&pod([stated]), &other, &resource, |_, _| true).map(|_| ());
+        assert_eq!(got.unwrap_err().reason(), "UnknownIdentity");
+    }
+
+    #[test]
+    fn refusals_list_names_and_no_ids() {
+        let pod = pod([identity("web/db", '1'), identity("ops/mail", '2')]);
+        let resource = Resource::parse("r".to_owned()).unwrap();
+        let asked = selector("x", "", "y");
+        let refusal = select(&pod, &asked, &resource, |_, _| false).map(|_| ()).unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "no identity of this pod has the client_id and mi_res_id of the request; the pod has \
+             web/db, ops/mail; send the id of one of these, or none for the first"
+        );
+    }
+
+    #[test]
+    fn a_pod_without_identities_waits_or_has_lost_them() {
+        let resource = Resource::parse("r".to_owned()).unwrap();
+        let mut waiting = pod([]);
+        waiting.hold = true;
+        let refusal = |pod: &PodIdentities| {
+            select(pod, &Selector::default(), &resource, |_, _| false).map(|_| ()).unwrap_err()
+        };
+        assert_eq!(refusal(&waiting), Refusal::NotBoundYet);
+        assert_eq!(refusal(&waiting).retry_after(), Some(BOUND_SOON));
+        assert_eq!(refusal(&pod([])), Refusal::BindingLost);
+        assert_eq!(refusal(&pod([])).retry_after(), None);
+    }
+
+    #[test]
+    fn allowed_resources_allow_what_they_name_and_a_trailing_slash() {
+        let mut guarded = identity("web/db", '1');
+        guarded.allowed_resources = Some(vec!["https://vault.azure.net".to_owned()]);
+        let mut closed = identity("web/closed", '2');
+        closed.allowed_resources = Some(Vec::new());
+        let pod = pod([guarded, closed.clone()]);
+        for (resource, allowed) in [
+            ("https://vault.azure.net", true),
+            ("https://vault.azure.net/", true),
+            ("https://VAULT.azure.net", false),
+            ("https://vault.azure.net/.default", false),
+            ("https://management.azure.com/", false),
+        ] {
+            let resource = Resource::parse(resource.to_owned()).unwrap();
+            let got = select(&pod, &Selector::default(), &resource, |_, _| false);
+            assert_eq!(got.is_ok(), allowed, "{resource:?}");
+            let none = select(&pod, &selector(&closed.client_id, "", ""), &resource, |_, _| false);
+            assert_eq!(none.map(|_| ()).unwrap_err().reason(), "ResourceNotAllowed");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `imdslet-sidecar serve`: from the first socket to the last answer.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use imdslet_core::serve::{Mode, ServeArgs};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::Cache;
+use crate::config::{Config, GRACE};
+use crate::entra::Entra;
+use crate::listener::{Service, bind};
+use crate::server::{Endpoint, router};
+use crate::source::Now;
+use crate::transport::Https;
+use crate::volume::Volume;
+
+/// Why the sidecar could not serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A certificate of the environment that is none.
+    #[error("a certificate of IMDSLET_EXTRA_CA cannot be used ({0}); correct --extra-ca")]
+    ExtraCa(rustls::Error),
+    /// An address that cannot be listened on.
+    #[error(
+        "cannot listen on {address} ({source}); is the port taken? imdslet.dev/port sets another"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The system takes no signal handler.
+    #[error("cannot handle signals ({0})")]
+    Signals(io::Error),
+}
+
+/// Serves until it is told to end.
+///
+/// # Errors
+///
+/// [`ServeError`], before anything is served.
+pub async fn serve(args: ServeArgs, config: Config) -> Result<(), ServeError> {
+    let mut signals = Signals::new(args.mode).map_err(ServeError::Signals)?;
+    let https = Https::new(&config.extra_ca).map_err(ServeError::ExtraCa)?;
+    let args = Arc::new(args);
+    let now: Now = Arc::new(SystemTime::now);
+    let entra = Entra::new(Arc::clone(&args), Arc::new(https));
+    let cache = Cache::new(Box::new(entra), Arc::clone(&now));
+    let volume = Volume::new(args.dir.clone());
+    let endpoint = Endpoint::new(volume, cache, config.header, now);
+    // Now, so that the log says at the start what is wrong with the files.
+    endpoint.view();
+
+    let listeners = bind(args.port, args.link_local)
+        .await
+        .map_err(|(address, source)| ServeError::Listen { address, source })?;
+    let stop = CancellationToken::new();
+    let service = Service::new(router(endpoint), stop.clone());
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        if let Ok(addr) = listener.local_addr() {
+            tracing::info!(%addr, "listening");
+        }
+        accepting.spawn(service.clone().accept(listener));
+    }
+
+    let signal = signals.end().await;
+    stop.cancel();
+    tracing::info!(signal, "ending");
+    let drained = timeout(GRACE, async {
+        while accepting.join_next().await.is_some() {}
+        service.drain().await;
+    });
+    let complete = drained.await.is_ok();
+    tracing::info!(complete, "ended");
+    Ok(())
+}
+
+/// What tells the sidecar to end.
+struct Signals {
+    mode: Mode,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new(mode: Mode) -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { mode, terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the signal that ends this sidecar, and names it.
+    async fn end(&mut self) -> &'static str {
+        loop {
+            // Cancel-safe: a signal that arrives meanwhile is kept for the next `recv`.
+            tokio::select! {
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.terminate.recv() => match self.mode {
+                    // All the apps of the pod are gone.
+                    Mode::Native => return "SIGTERM",
+                    // They were told at the same time, and may need tokens to the end.
+                    Mode::Container => tracing::info!(signal = "SIGTERM", "serving on"),
+                },
+            }
+        }
+    }
+}

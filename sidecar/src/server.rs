@@ -1,0 +1,147 @@
+//! The router: each request is decided, answered, and told of where it is refused.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State as Shared};
+use axum::response::Response;
+use http::StatusCode;
+use http::request::Parts;
+use tokio::time::Instant;
+
+use crate::answer::{self, Problem};
+use crate::cache::{Cache, Missing};
+use crate::request::{Ask, TokenRequest, decide};
+use crate::secret::Secret;
+use crate::selection::select;
+use crate::source::Now;
+use crate::state::State;
+use crate::volume::{View, Volume};
+
+/// How often a refusal of one reason is logged: an app that hammers must not fill the node's disk.
+const TOLD_AGAIN_AFTER: Duration = Duration::from_mins(1);
+
+/// When to ask again where the pod's identities cannot be read.
+const READABLE_SOON: Duration = Duration::from_secs(5);
+
+/// The token endpoint of one pod. Clones are the same endpoint.
+#[derive(Clone)]
+pub(crate) struct Endpoint(Arc<Inner>);
+
+struct Inner {
+    volume: Volume,
+    cache: Cache,
+    header: Option<Secret>,
+    now: Now,
+    /// When a refusal of each reason was logged last.
+    told: Mutex<HashMap<&'static str, Instant>>,
+}
+
+/// The service of `endpoint`. One handler for every path, since headers decide what a path means.
+pub(crate) fn router(endpoint: Endpoint) -> Router {
+    Router::new().fallback(handle).with_state(endpoint)
+}
+
+async fn handle(Shared(endpoint): Shared<Endpoint>, request: Request) -> Response {
+    // No body is read: none is needed, and so none can be too large.
+    let (head, _) = request.into_parts();
+    match endpoint.answer(&head).await {
+        Ok(answer) => answer,
+        Err(problem) => {
+            endpoint.tell(&problem);
+            problem.answer()
+        }
+    }
+}
+
+impl Endpoint {
+    pub(crate) fn new(volume: Volume, cache: Cache, header: Option<Secret>, now: Now) -> Self {
+        Self(Arc::new(Inner { volume, cache, header, now, told: Mutex::default() }))
+    }
+
+    /// The pod's identities as they are now. Tokens of those that are gone are dropped first.
+    pub(crate) fn view(&self) -> Arc<View> {
+        let (view, fresh) = self.0.volume.view();
+        if let (true, Some(pod)) = (fresh, &view.pod) {
+            self.0.cache.retain(pod);
+        }
+        view
+    }
+
+    async fn answer(&self, head: &Parts) -> Result<Response, Problem> {
+        match decide(head, self.0.header.as_ref())? {
+            Ask::State => Ok(answer::json(StatusCode::OK, &State::of(&self.view(), &self.0.cache))),
+            Ask::Token(request) => match self.token(&request).await {
+                // Once: the identities changed while it waited, and they decide anew.
+                Err(Waited::Dropped) => self.token(&request).await,
+                done => done,
+            }
+            .map_err(|waited| match waited {
+                Waited::Dropped => Missing::Dropped.into(),
+                Waited::Problem(problem) => problem,
+            }),
+        }
+    }
+
+    async fn token(&self, request: &TokenRequest) -> Result<Response, Waited> {
+        let Inner { cache, now, .. } = &*self.0;
+        let view = self.view();
+        let pod = view.pod.as_ref().ok_or_else(|| unreadable(&view))?;
+        let TokenRequest { protocol, resource, selector } = request;
+        let identity = select(pod, selector, resource, |identity, object_id| {
+            cache.has_object_id(identity, object_id)
+        })?;
+        let token = cache.token(identity, resource).await?;
+        Ok(answer::token(&token, &identity.client_id, resource.as_str(), *protocol, now()))
+    }
+
+    fn tell(&self, problem: &Problem) {
+        let now = Instant::now();
+        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = |last: &Instant| now.duration_since(*last) >= TOLD_AGAIN_AFTER;
+        if told.get(problem.reason).is_none_or(due) {
+            told.insert(problem.reason, now);
+            tracing::info!(
+                status = problem.status.as_u16(),
+                reason = problem.reason,
+                error = problem.message,
+                "refused"
+            );
+        }
+    }
+}
+
+/// Why a request for a token brings none.
+enum Waited {
+    /// What it waited for was dropped.
+    Dropped,
+    Problem(Problem),
+}
+
+impl From<Missing> for Waited {
+    fn from(missing: Missing) -> Self {
+        match missing {
+            Missing::Dropped => Self::Dropped,
+            Missing::Fault { .. } | Missing::Full => Self::Problem(missing.into()),
+        }
+    }
+}
+
+impl From<crate::selection::Refusal> for Waited {
+    fn from(refusal: crate::selection::Refusal) -> Self {
+        Self::Problem(refusal.into())
+    }
+}
+
+fn unreadable(view: &View) -> Waited {
+    let message = view.problem.as_deref().unwrap_or("identities.json was not read yet");
+    Waited::Problem(Problem {
+        retry_after: Some(READABLE_SOON),
+        ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, "IdentitiesUnreadable", message)
+    })
+}
+
+#[cfg(test)]
+mod tests;

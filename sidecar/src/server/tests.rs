@@ -1,0 +1,240 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use axum::body::{Body, to_bytes};
+use imdslet_core::contract::{PodIdentities, PodIdentity};
+use serde_json::Value;
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+use super::*;
+use crate::fault::Fault;
+use crate::resource::Resource;
+use crate::source::{Fetch, Fetched};
+use crate::testing::{HEADER, identity, now, parts, pod, project};
+
+/// A source whose tokens say for whom they are.
+struct Source(Arc<AtomicUsize>);
+
+#[async_trait]
+impl Fetch for Source {
+    async fn fetch(&self, identity: &PodIdentity, resource: &Resource) -> Result<Fetched, Fault> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        match resource.as_str() {
+            "busy" => Err(Fault::Throttled { retry_after: Some(Duration::from_secs(30)) }),
+            "silent" => std::future::pending().await,
+            _ => Ok(Fetched {
+                access_token: Secret::new(format!("{} for {}", identity.name, resource.as_str())),
+                expires_on: now() + Duration::from_hours(1),
+            }),
+        }
+    }
+}
+
+/// An endpoint over a folder that the test turns as the kubelet does.
+struct Pod {
+    dir: TempDir,
+    endpoint: Endpoint,
+    fetches: Arc<AtomicUsize>,
+    turns: usize,
+}
+
+impl Pod {
+    fn new(pod: &PodIdentities) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let cache = Cache::new(Box::new(Source(Arc::clone(&fetches))), Arc::new(now));
+        let volume = Volume::new(dir.path().to_owned());
+        let header = Some(Secret::new(HEADER));
+        let endpoint = Endpoint::new(volume, cache, header, Arc::new(now));
+        let mut new = Self { dir, endpoint, fetches, turns: 0 };
+        new.turn(&serde_json::to_string(pod).unwrap());
+        new
+    }
+
+    fn turn(&mut self, content: &str) {
+        self.turns += 1;
+        project(self.dir.path(), &format!("..{}", self.turns), &[("identities.json", content)]);
+    }
+
+    async fn get(&self, uri: &str, headers: &[(&str, &str)]) -> (u16, http::HeaderMap, Value) {
+        let request = Request::from_parts(parts(uri, headers), Body::empty());
+        let answer = router(self.endpoint.clone()).oneshot(request).await.unwrap();
+        let (head, body) = answer.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        assert_eq!(head.headers["content-type"], "application/json; charset=utf-8", "{uri}");
+        assert_eq!(head.headers["content-length"], body.len().to_string(), "{uri}");
+        (head.status.as_u16(), head.headers, serde_json::from_slice(&body).unwrap())
+    }
+
+    async fn imds(&self, query: &str) -> (u16, http::HeaderMap, Value) {
+        self.get(&format!("/metadata/identity/oauth2/token?{query}"), &[("Metadata", "true")]).await
+    }
+}
+
+#[tokio::test]
+async fn the_three_protocols_get_the_token_of_the_identity_that_they_name() {
+    let pod = Pod::new(&pod([identity("web/db", '1'), identity("ops/mail", '2')]));
+    let (status, _, body) = pod.imds("resource=https://vault.azure.net").await;
+    assert_eq!(status, 200);
+    assert_eq!(body["access_token"], "web/db for https://vault.azure.net");
+    assert_eq!(body["client_id"], "c0000000-0000-0000-0000-000000000001");
+    assert_eq!(body["expires_on"], "1800003600");
+
+    let mail = "client_id=C0000000-0000-0000-0000-000000000002";
+    let (_, _, body) =
+        pod.get(&format!("/msi/token?resource=r/&{mail}"), &[("X-IDENTITY-HEADER", HEADER)]).await;
+    assert_eq!(body["access_token"], "ops/mail for r/");
+    assert_eq!(body["resource"], "r/");
+
+    let (_, _, body) = pod.get("/msi/token?resource=r&clientid=", &[("secret", HEADER)]).await;
+    assert_eq!(body["expires_on"], "01/15/2027 09:00:00 +00:00");
+}
+
+/// URI, headers, status, Retry-After.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u16, Option<&'a str>);
+
+#[tokio::test]
+async fn each_refusal_has_its_status() {
+    let mut guarded = identity("web/db", '1');
+    guarded.allowed_resources = Some(vec!["https://vault.azure.net".to_owned()]);
+    let pod = Pod::new(&pod([guarded, identity("ops/mail", '2')]));
+    let imds: &[(&str, &str)] = &[("Metadata", "true")];
+    let mail = "client_id=c0000000-0000-0000-0000-000000000002";
+    let cases: [Case<'_>; 10] = [
+        ("/msi/token", &[], 400, None),
+        ("/msi/token", imds, 400, None),
+        ("/msi/token?resource=r&client_id=x", imds, 400, None),
+        ("/msi/token?resource=r", &[("secret", "x")], 403, None),
+        ("/msi/token?resource=r", &[("Metadata", "true"), ("Origin", "x")], 403, None),
+        ("/msi/token?resource=r", imds, 403, None),
+        (&format!("/msi/token?resource=busy&{mail}"), imds, 429, Some("30")),
+        ("/metadata/instance", imds, 404, None),
+        ("/", &[], 404, None),
+        ("/state", &[("X-Forwarded-For", "x")], 403, None),
+    ];
+    for (uri, headers, expected, retry_after) in cases {
+        let (status, head, body) = pod.get(uri, headers).await;
+        assert_eq!(status, expected, "{uri} {headers:?}");
+        assert_eq!(body["statusCode"], expected);
+        assert_eq!(body["message"], body["error_description"]);
+        let head = head.get("retry-after").map(|value| value.to_str().unwrap());
+        assert_eq!(head, retry_after, "{uri}");
+    }
+    let (_, _, body) = pod.imds("resource=r&client_id=x").await;
+    assert!(body["message"].as_str().unwrap().contains("web/db, ops/mail"), "{body}");
+    assert_eq!(pod.fetches.load(Ordering::Relaxed), 1, "one of them asked Entra ID");
+}
+
+#[tokio::test]
+async fn a_post_is_not_served_and_says_what_is() {
+    let pod = Pod::new(&pod([identity("web/db", '1')]));
+    let mut head = parts("/msi/token", &[("Metadata", "true")]);
+    head.method = http::Method::POST;
+    let request = Request::from_parts(head, Body::from("resource=r"));
+    let answer = router(pod.endpoint.clone()).oneshot(request).await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["allow"]),
+        (405, &"GET".parse().unwrap())
+    );
+}
+
+#[tokio::test]
+async fn a_binding_that_comes_and_goes_is_seen_by_the_next_request() {
+    let mut waiting = pod([]);
+    waiting.hold = true;
+    let mut pod_dir = Pod::new(&waiting);
+    let (status, head, body) = pod_dir.imds("resource=r").await;
+    assert_eq!((status, &head["retry-after"]), (503, &"2".parse().unwrap()));
+    assert!(body["message"].as_str().unwrap().contains("create one"));
+
+    let bound = serde_json::to_string(&pod([identity("web/db", '1')])).unwrap();
+    pod_dir.turn(&bound);
+    assert_eq!(pod_dir.imds("resource=r").await.0, 200);
+    pod_dir.turn(&bound);
+    assert_eq!(pod_dir.imds("resource=r").await.0, 200);
+    assert_eq!(pod_dir.fetches.load(Ordering::Relaxed), 1, "a renewed token changes nothing");
+
+    pod_dir.turn(r#"{"version":1,"identities":[]}"#);
+    let (status, head, _) = pod_dir.imds("resource=r").await;
+    assert_eq!((status, head.get("retry-after")), (400, None));
+    pod_dir.turn(&bound);
+    assert_eq!(pod_dir.imds("resource=r").await.0, 200);
+    assert_eq!(pod_dir.fetches.load(Ordering::Relaxed), 2, "its token was dropped meanwhile");
+}
+
+#[tokio::test]
+async fn who_waits_for_an_identity_that_goes_is_answered_by_what_is_left() {
+    let mut pod_dir = Pod::new(&pod([identity("web/db", '1')]));
+    let waiting = router(pod_dir.endpoint.clone()).oneshot(Request::from_parts(
+        parts("/msi/token?resource=silent", &[("Metadata", "true")]),
+        Body::empty(),
+    ));
+    let (answer, ()) = tokio::join!(waiting, async {
+        tokio::task::yield_now().await;
+        pod_dir.turn("");
+        assert_eq!(pod_dir.get("/state", &[]).await.0, 200);
+    });
+    assert_eq!(answer.unwrap().status().as_u16(), 400);
+}
+
+#[tokio::test]
+async fn a_broken_file_keeps_what_was_known_and_at_the_start_there_is_nothing() {
+    let mut pod_dir = Pod::new(&pod([identity("web/db", '1')]));
+    assert_eq!(pod_dir.imds("resource=r").await.0, 200);
+    pod_dir.turn("{");
+    assert_eq!(pod_dir.imds("resource=r").await.0, 200);
+    let (_, _, state) = pod_dir.get("/state", &[]).await;
+    assert_eq!(state["identities"][0]["name"], "web/db");
+    assert!(state["problem"].as_str().unwrap().contains("no JSON"));
+
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::new(Box::new(Source(Arc::default())), Arc::new(now));
+    let volume = Volume::new(dir.path().to_owned());
+    pod_dir.endpoint = Endpoint::new(volume, cache, None, Arc::new(now));
+    let (status, head, body) = pod_dir.imds("resource=r").await;
+    assert_eq!((status, &head["retry-after"]), (503, &"5".parse().unwrap()));
+    assert!(body["message"].as_str().unwrap().contains("identities.json"));
+}
+
+#[tokio::test]
+async fn the_state_tells_names_and_results_and_nothing_to_steal() {
+    let pod = Pod::new(&pod([identity("web/db", '1'), identity("ops/mail", '2')]));
+    pod.imds("resource=r").await;
+    pod.imds("resource=busy").await;
+    let (status, _, state) = pod.get("/state", &[]).await;
+    assert_eq!(status, 200);
+    assert_eq!(
+        state,
+        serde_json::json!({
+            "version": 1,
+            "hold": false,
+            "identities": [
+                {
+                    "name": "web/db",
+                    "source": "federated",
+                    "default": true,
+                    "tokens": [
+                        {"resource": "busy", "expiresOn": null, "lastResult": "failed", "reason": "Throttled"},
+                        {"resource": "r", "expiresOn": 1_800_003_600, "lastResult": "fetched", "reason": null},
+                    ],
+                },
+                {"name": "ops/mail", "source": "federated", "default": false, "tokens": []},
+            ],
+        })
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_are_logged_once_a_minute_for_each_reason() {
+    let pod = Pod::new(&pod([identity("web/db", '1')]));
+    let told = |reason| pod.endpoint.0.told.lock().unwrap().get(reason).copied();
+    pod.imds("").await;
+    let first = told("NoResource").unwrap();
+    tokio::time::advance(Duration::from_secs(59)).await;
+    pod.imds("").await;
+    assert_eq!(told("NoResource"), Some(first));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    pod.imds("").await;
+    assert!(told("NoResource").unwrap() > first);
+}

@@ -1,0 +1,221 @@
+//! HTTPS to Entra ID, and to nowhere else.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use azure_core::error::{Error, ErrorKind};
+use azure_core::http::{
+    AsyncRawResponse, Body, HttpClient, Method, Request, Url, headers::Headers,
+};
+use bytes::Bytes;
+use http::header::RETRY_AFTER;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
+use serde::Deserialize;
+
+use crate::config::CONNECT_DEADLINE;
+use crate::fault::Reply;
+
+/// The largest answer that is read. A token with many groups has some kilobytes.
+const LARGEST_ANSWER: usize = 256 * 1024;
+
+/// Posts a request. The seam at which tests see what would leave the pod.
+#[async_trait]
+pub(crate) trait Post: Send + Sync {
+    /// Sends `request` and reads the answer whole; the error says why there is none.
+    async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, String>;
+}
+
+/// HTTPS by rustls. Redirects are answers like others: they are never followed.
+pub(crate) struct Https(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+
+impl Https {
+    /// Trusts the public authorities and `extra`.
+    pub(crate) fn new(extra: &[CertificateDer<'static>]) -> Result<Self, rustls::Error> {
+        let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+        for certificate in extra {
+            roots.add(certificate.clone())?;
+        }
+        // Named, because a build of the whole workspace has a second provider.
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(CONNECT_DEADLINE));
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_only()
+            .enable_http1()
+            .wrap_connector(tcp);
+        // One request for each token, an hour apart: a connection that is kept is memory and, by
+        // then, closed at the other end.
+        let client =
+            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Ok(Self(client))
+    }
+}
+
+#[async_trait]
+impl Post for Https {
+    async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, String> {
+        let answer = self.0.request(request).await.map_err(|error| chain(&error))?;
+        let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| {
+            // The other form, a date, is not what Entra ID sends.
+            value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+        });
+        let status = answer.status().as_u16();
+        let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await;
+        let body = body.map_err(|error| chain(error.as_ref()))?.to_bytes().to_vec();
+        Ok(Reply { status, retry_after, body })
+    }
+}
+
+/// The transport of one credential for one fetch: it posts to one URL, and keeps what came back.
+///
+/// azure_identity loses Entra ID's refusal where its text holds an escape, as the real ones do; so
+/// the answer is kept here.
+pub(crate) struct Confined {
+    https: Arc<dyn Post>,
+    allowed: Url,
+    outcome: Mutex<Option<Result<Reply, String>>>,
+}
+
+/// What must stand in an answer that brings a token. `expires_in` is bounded, because the moment
+/// that azure_identity computes from it must exist.
+#[derive(Deserialize)]
+struct TokenAnswer<'a> {
+    #[serde(borrow)]
+    access_token: std::borrow::Cow<'a, str>,
+    expires_in: u32,
+}
+
+impl Confined {
+    pub(crate) fn new(https: Arc<dyn Post>, allowed: Url) -> Arc<Self> {
+        Arc::new(Self { https, allowed, outcome: Mutex::new(None) })
+    }
+
+    /// What came back, or why nothing did; `None` if nothing was sent.
+    pub(crate) fn take(&self) -> Option<Result<Reply, String>> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn keep(&self, outcome: Result<Reply, String>) {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+    }
+}
+
+impl fmt::Debug for Confined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Confined").field("allowed", &self.allowed.as_str()).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl HttpClient for Confined {
+    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        if *request.url() != self.allowed || request.method() != Method::Post {
+            return Err(failed("credentials are posted to the identity's own authority alone"));
+        }
+        let request = convert(request).ok_or_else(|| failed("the request cannot be sent"))?;
+        let reply = match self.https.post(request).await {
+            Ok(reply) => reply,
+            Err(why) => {
+                self.keep(Err(why));
+                return Err(failed("no answer"));
+            }
+        };
+        let good = reply.status == 200
+            && serde_json::from_slice::<TokenAnswer<'_>>(&reply.body)
+                .is_ok_and(|answer| !answer.access_token.is_empty() && answer.expires_in > 0);
+        if !good {
+            self.keep(Ok(reply));
+            return Err(failed("no token"));
+        }
+        Ok(AsyncRawResponse::from_bytes(reply.status.into(), Headers::new(), reply.body))
+    }
+}
+
+fn convert(request: &Request) -> Option<http::Request<Full<Bytes>>> {
+    let Body::Bytes(body) = request.body() else { return None };
+    let mut converted = http::Request::post(request.url().as_str());
+    for (name, value) in request.headers().iter() {
+        converted = converted.header(name.as_str(), value.as_str());
+    }
+    converted.body(Full::new(body.clone())).ok()
+}
+
+fn failed(message: &'static str) -> Error {
+    Error::with_message(ErrorKind::Other, message)
+}
+
+/// The error and its causes: hyper's own text is `client error (Connect)`.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // Some errors repeat their cause.
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nothing may pass: what arrives here would have left the pod.
+    struct Wire;
+
+    #[async_trait]
+    impl Post for Wire {
+        async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, String> {
+            panic!("{} was let through", request.uri());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_credential_goes_to_the_authority_of_its_identity_alone() {
+        let allowed = Url::parse("https://login.example/t.example/oauth2/v2.0/token").unwrap();
+        let confined = Confined::new(Arc::new(Wire), allowed);
+        for (method, url) in [
+            (Method::Get, "https://login.example/t.example/oauth2/v2.0/token"),
+            (Method::Post, "http://login.example/t.example/oauth2/v2.0/token"),
+            (Method::Post, "https://login.example:8443/t.example/oauth2/v2.0/token"),
+            (Method::Post, "https://login.example.evil.example/t.example/oauth2/v2.0/token"),
+            (Method::Post, "https://evil.example/t.example/oauth2/v2.0/token"),
+            (Method::Post, "https://login.example/other.example/oauth2/v2.0/token"),
+            (Method::Post, "https://login.example/t.example/oauth2/v2.0/token?x=1"),
+            (Method::Post, "https://login.example/t.example/oauth2/token"),
+            (Method::Post, "https://x@login.example/t.example/oauth2/v2.0/token"),
+        ] {
+            let request = Request::new(Url::parse(url).unwrap(), method);
+            assert!(confined.execute_request(&request).await.is_err(), "{url}");
+            assert_eq!(confined.take(), None, "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn plain_http_is_never_spoken() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let request = http::Request::post(format!("http://{address}/")).body(Full::default());
+        let https = Https::new(&[]).unwrap();
+        let why = https.post(request.unwrap()).await.unwrap_err();
+        assert!(why.contains("scheme"), "{why}");
+    }
+}

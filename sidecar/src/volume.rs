@@ -1,0 +1,209 @@
+//! The projected files, as the kubelet lays them out.
+//!
+//! `DIR/identities.json` leads through `DIR/..data`, which the kubelet turns from one folder to
+//! the next by a rename. Every request compares where it leads with what was read: one `readlink`
+//! is cheaper than the request, and no event can be missed.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use imdslet_core::contract::{FORMAT, PodIdentities};
+use imdslet_core::names::IDENTITIES_FILE;
+use serde::Deserialize;
+
+/// The pod's identities as they stand in the volume.
+pub(crate) struct Volume {
+    dir: PathBuf,
+    // Not tokio's: it is never held across an await.
+    read: Mutex<Option<(Generation, Arc<View>)>>,
+}
+
+/// What was read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct View {
+    /// The last that could be read; `None` if none ever could.
+    pub(crate) pod: Option<PodIdentities>,
+    /// Why the file that is there now cannot be used.
+    pub(crate) problem: Option<String>,
+}
+
+/// What distinguishes one writing of the files from the next.
+#[derive(Debug, PartialEq, Eq)]
+enum Generation {
+    /// Where `..data` leads.
+    Folder(PathBuf),
+    /// Files that nobody projected: when it was written, and its length.
+    File(Option<SystemTime>, u64),
+    Missing,
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Unusable {
+    #[error("{0}; look at the volume `imdslet`")]
+    Read(String),
+    #[error(
+        "it is no JSON of identities ({0}); the controller writes it anew, or recreate the pod"
+    )]
+    Parse(String),
+    #[error(
+        "its version {0} is newer than {FORMAT}, which this sidecar understands; recreate the pod"
+    )]
+    Newer(u32),
+}
+
+impl Volume {
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self { dir, read: Mutex::new(None) }
+    }
+
+    /// What stands in the files now, and whether it was read anew.
+    pub(crate) fn view(&self) -> (Arc<View>, bool) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        // First where it leads, then what is there: if it turns in between, the next request
+        // finds another generation and reads again.
+        let generation = self.generation();
+        if let Some((known, view)) = &*read
+            && *known == generation
+        {
+            return (Arc::clone(view), false);
+        }
+        let last = read.take().map(|(_, view)| view);
+        let view = Arc::new(self.load(last.as_deref()));
+        *read = Some((generation, Arc::clone(&view)));
+        (view, true)
+    }
+
+    fn generation(&self) -> Generation {
+        if let Ok(folder) = fs::read_link(self.dir.join("..data")) {
+            return Generation::Folder(folder);
+        }
+        match fs::metadata(self.dir.join(IDENTITIES_FILE)) {
+            Ok(file) => Generation::File(file.modified().ok(), file.len()),
+            Err(_) => Generation::Missing,
+        }
+    }
+
+    fn load(&self, last: Option<&View>) -> View {
+        let path = self.dir.join(IDENTITIES_FILE);
+        let text = fs::read_to_string(&path).map_err(|error| Unusable::Read(error.to_string()));
+        match text.and_then(|text| parse(&text)) {
+            Ok(pod) => {
+                // Token renewals turn the folder too, and change nothing.
+                if last.and_then(|view| view.pod.as_ref()) != Some(&pod) {
+                    let names: Vec<_> =
+                        pod.identities.iter().map(|identity| identity.name.as_str()).collect();
+                    tracing::info!(
+                        hold = pod.hold,
+                        identities = names.join(", "),
+                        "identities read"
+                    );
+                }
+                View { pod: Some(pod), problem: None }
+            }
+            Err(why) => {
+                let problem = format!("{} cannot be used: {why}", path.display());
+                let pod = last.and_then(|view| view.pod.clone());
+                tracing::error!(kept_last = pod.is_some(), error = problem, "identities not read");
+                View { pod, problem: Some(problem) }
+            }
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<PodIdentities, Unusable> {
+    /// Read by itself first: a newer format may differ in everything else.
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+
+    if text.trim().is_empty() {
+        // A copy made by `kubectl debug --copy-to` has no annotation: not ours to hold.
+        return Ok(PodIdentities { version: FORMAT, ..PodIdentities::default() });
+    }
+    let wrong = |error: serde_json::Error| Unusable::Parse(error.to_string());
+    let Version { version } = serde_json::from_str(text).map_err(wrong)?;
+    if version > FORMAT {
+        return Err(Unusable::Newer(version));
+    }
+    serde_json::from_str(text).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{identity, pod, project};
+
+    fn text(pod: &PodIdentities) -> String {
+        serde_json::to_string(pod).unwrap()
+    }
+
+    fn names(view: &View) -> Option<Vec<&str>> {
+        let pod = view.pod.as_ref()?;
+        Some(pod.identities.iter().map(|identity| identity.name.as_str()).collect())
+    }
+
+    #[test]
+    fn the_next_look_sees_what_the_kubelet_turned_to() {
+        let dir = tempfile::tempdir().unwrap();
+        project(dir.path(), "..1", &[(IDENTITIES_FILE, &text(&pod([identity("web/db", '1')])))]);
+        let volume = Volume::new(dir.path().to_owned());
+        let (view, fresh) = volume.view();
+        assert_eq!((names(&view), fresh), (Some(vec!["web/db"]), true));
+        assert!(!volume.view().1);
+
+        project(dir.path(), "..2", &[(IDENTITIES_FILE, &text(&pod([])))]);
+        fs::remove_dir_all(dir.path().join("..1")).unwrap();
+        let (view, fresh) = volume.view();
+        assert_eq!((names(&view), fresh), (Some(vec![]), true));
+        assert!(!volume.view().1);
+    }
+
+    #[test]
+    fn a_file_that_nobody_projected_is_followed_by_its_time_and_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(IDENTITIES_FILE);
+        fs::write(&file, text(&pod([identity("web/db", '1')]))).unwrap();
+        let volume = Volume::new(dir.path().to_owned());
+        assert_eq!(names(&volume.view().0), Some(vec!["web/db"]));
+        fs::write(&file, text(&pod([]))).unwrap();
+        assert_eq!(names(&volume.view().0), Some(vec![]));
+        assert!(!volume.view().1);
+    }
+
+    #[test]
+    fn what_cannot_be_used_keeps_the_last_that_could() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::new(dir.path().to_owned());
+        let (view, _) = volume.view();
+        assert_eq!(view.pod, None);
+        assert!(view.problem.as_deref().unwrap().contains("No such file"));
+        assert!(!volume.view().1, "it is told once");
+
+        project(dir.path(), "..1", &[(IDENTITIES_FILE, &text(&pod([identity("web/db", '1')])))]);
+        assert_eq!(volume.view().0.problem, None);
+        let broken = [
+            ("..2", "{\"version\":1,", "no JSON of identities"),
+            ("..3", r#"{"version":2,"identities":{"all":"different"}}"#, "version 2 is newer"),
+            ("..4", r#"{"identities":[]}"#, "missing field `version`"),
+        ];
+        for (generation, content, problem) in broken {
+            project(dir.path(), generation, &[(IDENTITIES_FILE, content)]);
+            let (view, fresh) = volume.view();
+            assert_eq!((names(&view), fresh), (Some(vec!["web/db"]), true), "{content}");
+            assert!(view.problem.as_deref().unwrap().contains(problem), "{:?}", view.problem);
+        }
+        project(dir.path(), "..5", &[(IDENTITIES_FILE, &text(&pod([])))]);
+        assert_eq!(*volume.view().0, View { pod: Some(pod([])), problem: None });
+    }
+
+    #[test]
+    fn an_empty_file_holds_nobody() {
+        for empty in ["", "\n"] {
+            assert_eq!(parse(empty), Ok(pod([])));
+        }
+    }
+}

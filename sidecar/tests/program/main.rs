@@ -1,0 +1,225 @@
+//! The program itself: what it listens on, how it answers, what it asks Entra ID, how it ends.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod entra;
+mod pod;
+
+use std::net::{TcpListener, TcpStream};
+
+use entra::Entra;
+use pod::{ASSERTION, HEADER, Pod, Sidecar, ask, bound, pid, program, waiting};
+use rustix::process::{Signal, kill_process};
+
+const VAULT: &str = "resource=https%3A%2F%2Fvault.azure.net";
+
+#[test]
+fn it_follows_the_identities_of_its_pod() {
+    let pod = Pod::new(&waiting());
+    let sidecar = Sidecar::start(&pod, &[]);
+    let (status, body) = sidecar.imds(VAULT);
+    assert_eq!((status, &body["error"]), (503, &"temporarily_unavailable".into()));
+
+    pod.turn("..2", &bound(&["web/db", "ops/mail"]));
+    let (status, state) = sidecar.get("/state", "");
+    assert_eq!((status, &state["hold"]), (200, &false.into()));
+    assert_eq!(state["identities"][1]["name"], "ops/mail");
+    let (status, body) = sidecar.imds(&format!("{VAULT}&client_id=unknown"));
+    assert_eq!(status, 400);
+    assert!(body["message"].as_str().unwrap().contains("web/db, ops/mail"), "{body}");
+
+    pod.turn("..3", "");
+    assert_eq!(sidecar.imds(VAULT).0, 400);
+    assert_eq!(sidecar.get("/metadata/instance", "Metadata: true\r\n").0, 404);
+    assert_eq!(sidecar.get("/msi/token", "").0, 400);
+}
+
+#[test]
+fn both_loopback_addresses_have_the_same_port() {
+    let pod = Pod::new(&waiting());
+    let sidecar = Sidecar::start(&pod, &[]);
+    let has_ipv6 = TcpListener::bind("[::1]:0").is_ok();
+    if has_ipv6 {
+        assert!(TcpStream::connect(("::1", sidecar.port)).is_ok());
+    } else {
+        assert!(sidecar.said("not listening"));
+    }
+}
+
+#[test]
+fn a_client_gets_the_token_that_entra_id_gave() {
+    let entra = Entra::start();
+    let pod = Pod::new(&bound(&["web/db"]));
+    let sidecar = Sidecar::start(&pod, &entra.settings());
+    entra.answer(
+        200,
+        "",
+        r#"{"token_type":"Bearer","expires_in":3600,"access_token":"h.t0ken.s"}"#,
+    );
+    let (status, body) = sidecar.imds(VAULT);
+    assert_eq!((status, &body["access_token"]), (200, &"h.t0ken.s".into()), "{body}");
+    assert_eq!(body["resource"], "https://vault.azure.net");
+    let request = entra.asked();
+    assert!(request.starts_with("POST /70000000-0000-0000-0000-000000000000/oauth2/v2.0/token "));
+    assert!(request.contains(&format!("client_assertion={ASSERTION}&")), "{request}");
+
+    // The second is from the cache: Entra ID has no second answer.
+    let (status, body) =
+        sidecar.get(&format!("/msi/token?{VAULT}"), &format!("X-IDENTITY-HEADER: {HEADER}\r\n"));
+    assert_eq!((status, &body["access_token"]), (200, &"h.t0ken.s".into()), "{body}");
+    assert_eq!(sidecar.get(&format!("/msi/token?{VAULT}"), "secret: wrong\r\n").0, 403);
+    let (_, state) = sidecar.get("/state", "");
+    assert_eq!(state["identities"][0]["tokens"][0]["lastResult"], "fetched");
+
+    let log = sidecar.end(Signal::TERM);
+    assert!(log.contains(r#""result":"fetched""#), "{log}");
+    for secret in ["t0ken", ASSERTION, HEADER] {
+        assert!(!log.contains(secret), "{secret} is in the log: {log}");
+    }
+}
+
+#[test]
+fn refusals_and_redirects_are_told_and_not_followed() {
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let entra = Entra::start();
+    let pod = Pod::new(&bound(&["web/db"]));
+    let sidecar = Sidecar::start(&pod, &entra.settings());
+
+    let location = format!("Location: https://{}/\r\n", elsewhere.local_addr().unwrap());
+    entra.answer(307, &location, "");
+    let (status, body) = sidecar.imds("resource=redirected");
+    assert_eq!(status, 503, "{body}");
+    assert!(elsewhere.accept().is_err(), "it went there");
+
+    entra.answer(
+        401,
+        "",
+        r#"{"error":"invalid_client","error_description":"AADSTS700016: Application \"x\" was not found.\r\nTrace ID: t","error_codes":[700016]}"#,
+    );
+    let (status, body) = sidecar.imds("resource=refused");
+    assert_eq!(status, 400);
+    let message = body["message"].as_str().unwrap();
+    assert!(message.contains("spec.clientID of AzureIdentity web/db"), "{message}");
+
+    entra.answer(429, "Retry-After: 17\r\n", "");
+    let head = sidecar.raw("/msi/token?resource=throttled", "Metadata: true\r\n");
+    assert!(head.starts_with("HTTP/1.1 429 ") && head.contains("retry-after: 17\r\n"), "{head}");
+}
+
+#[test]
+fn an_authority_that_is_not_trusted_gets_no_assertion() {
+    let entra = Entra::start();
+    let pod = Pod::new(&bound(&["web/db"]));
+    let [authority, _] = entra.settings();
+    let sidecar = Sidecar::start(&pod, &[authority]);
+    let (status, body) = sidecar.imds(VAULT);
+    assert_eq!(status, 503);
+    assert!(body["message"].as_str().unwrap().contains("--extra-ca"), "{body}");
+}
+
+#[test]
+fn sigterm_lets_a_native_sidecar_finish_what_it_began() {
+    let entra = Entra::start();
+    let pod = Pod::new(&bound(&["web/db"]));
+    let mut sidecar = Sidecar::start(&pod, &entra.settings());
+    let port = sidecar.port;
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(move || ask(port, "/msi/token?resource=r", "Metadata: true\r\n"));
+        // Entra ID has been asked, and answers only after the sidecar was told to end.
+        entra.asked();
+        kill_process(pid(&sidecar.child), Signal::TERM).unwrap();
+        assert!(sidecar.event("ending").is_some());
+        entra.answer(200, "", r#"{"expires_in":3600,"access_token":"a.b.c"}"#);
+        let answer = asking.join().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    });
+    assert!(sidecar.ended().contains(r#""complete":true"#));
+}
+
+#[test]
+fn sigterm_ends_a_native_sidecar_within_a_second() {
+    let pod = Pod::new(&waiting());
+    let sidecar = Sidecar::start(&pod, &[]);
+    // A connection that asks nothing holds nobody up: all was over before the grace was, which is
+    // shorter than the second.
+    let idle = TcpStream::connect(("127.0.0.1", sidecar.port)).unwrap();
+    assert!(sidecar.end(Signal::TERM).contains(r#""complete":true"#));
+    drop(idle);
+}
+
+#[test]
+fn sigterm_lets_a_plain_container_serve_to_the_end_of_the_grace() {
+    let pod = Pod::new(&waiting());
+    let mut sidecar = Sidecar::start(&pod, &["--mode=container".to_owned()]);
+    kill_process(pid(&sidecar.child), Signal::TERM).unwrap();
+    assert!(sidecar.event("serving on").is_some());
+    assert_eq!(sidecar.get("/state", "").0, 200);
+    sidecar.end(Signal::INT);
+}
+
+#[test]
+fn the_probe_says_whether_the_pod_may_start() {
+    let probe = |port: u16| {
+        let output = program().arg("probe").arg(format!("--port={port}")).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let pod = Pod::new(&waiting());
+    let sidecar = Sidecar::start(&pod, &[]);
+    let (code, line) = probe(sidecar.port);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        line,
+        "imdslet: no AzureIdentityBinding matches this pod's aadpodidbinding label yet; create one\n"
+    );
+    for content in [bound(&["web/db"]), String::new()] {
+        pod.turn(&format!("..{}", content.len() + 2), &content);
+        assert_eq!(probe(sidecar.port), (Some(0), String::new()));
+    }
+    let port = sidecar.port;
+    sidecar.end(Signal::TERM);
+    let (code, line) = probe(port);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        line,
+        format!("imdslet: the sidecar does not listen on 127.0.0.1:{port}; see its log\n")
+    );
+}
+
+#[test]
+fn each_way_to_use_it_wrongly_has_its_exit_code() {
+    let pod = Pod::new(&waiting());
+    let dir = format!("--dir={}", pod.dir());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = format!("--port={}", taken.local_addr().unwrap().port());
+    let serve = ["serve", &dir, "--authority=https://login.example", "--mode=native"];
+    let cases: [(Vec<&str>, Option<&str>, i32, &str); 8] = [
+        (vec![], None, 2, "usage: "),
+        (vec!["address"], None, 2, "usage: "),
+        (vec!["probe"], None, 2, "usage: "),
+        (vec!["probe", "--port=x"], None, 2, "usage: "),
+        (vec!["serve", "--port=0"], None, 2, "`--dir` is missing"),
+        (vec!["serve", "--verbose"], None, 2, "unknown argument `--verbose`"),
+        ([&serve[..], &["--port=0"]].concat(), Some("junk"), 2, "IMDSLET_EXTRA_CA"),
+        ([&serve[..], &[&port]].concat(), None, 3, "cannot listen on 127.0.0.1"),
+    ];
+    for (args, extra_ca, code, said) in cases {
+        let output =
+            program().args(&args).env("IMDSLET_EXTRA_CA", extra_ca.unwrap_or_default()).output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+        let all = [output.stdout, output.stderr].concat();
+        let all = String::from_utf8(all).unwrap();
+        assert!(all.contains(said), "{args:?}: {all}");
+    }
+}
+
+#[test]
+fn files_that_are_missing_are_told_at_once_and_hold_the_pod() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sidecar = Sidecar::start_in(dir.path(), &[]);
+    assert!(sidecar.said("identities.json cannot be used"));
+    let (status, body) = sidecar.imds(VAULT);
+    assert_eq!((status, body["message"].as_str().unwrap().contains("No such file")), (503, true));
+    assert!(sidecar.child.try_wait().unwrap().is_none());
+}
