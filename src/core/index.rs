@@ -43,6 +43,23 @@ impl Index {
         }
     }
 
+    /// Takes `objects` for all that there are of `kind`.
+    pub fn replace(&mut self, kind: Kind, objects: Vec<Object>) {
+        match kind {
+            Kind::AzureIdentity => self.identities.clear(),
+            Kind::AzureIdentityBinding => {
+                self.bindings.clear();
+                self.by_selector.clear();
+            }
+            Kind::AzurePodIdentityException => self.exceptions.clear(),
+            Kind::Namespace => self.namespaces.clear(),
+            Kind::LimitRange => self.limits.clear(),
+        }
+        for object in objects {
+            self.insert(object);
+        }
+    }
+
     fn insert(&mut self, object: Object) {
         match object {
             Object::Identity(name, identity) => {

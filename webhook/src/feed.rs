@@ -4,21 +4,32 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use imdslet_core::index::{Change, Index};
-use imdslet_core::objects::{NotAnObject, Object};
+use imdslet_core::objects::{Kind, NotAnObject, Object};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// What a source of objects says.
 #[derive(Debug)]
 pub enum Event {
     /// An object was created, changed or deleted.
     Change(Change),
+    /// All objects of a kind were listed; what is not among them is gone.
+    Relisted(Kind, Vec<Object>),
     /// Every object that exists has been told.
     Synced,
 }
 
 /// The index as admission reads it: none until the source is synced.
 pub type Snapshot = Arc<ArcSwapOption<Index>>;
+
+/// What [`publish`] tells the rest of the program.
+#[derive(Clone)]
+pub struct Published {
+    /// The index.
+    pub snapshot: Snapshot,
+    /// Changes with every snapshot; the value is how many there were.
+    pub changes: watch::Receiver<u64>,
+}
 
 /// Why manifests cannot be a source of objects.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +72,11 @@ pub fn events_of(manifests: &str) -> Result<Vec<Event>, ManifestError> {
 }
 
 /// Takes events in until their source ends, and publishes a snapshot after each burst of them.
-pub async fn publish(mut events: mpsc::Receiver<Event>, snapshot: Snapshot) {
+pub async fn publish(
+    mut events: mpsc::Receiver<Event>,
+    snapshot: Snapshot,
+    changes: watch::Sender<u64>,
+) {
     let mut index = Index::default();
     let mut is_synced = false;
     while let Some(first) = events.recv().await {
@@ -71,8 +86,14 @@ pub async fn publish(mut events: mpsc::Receiver<Event>, snapshot: Snapshot) {
         while let Some(event) = next {
             match event {
                 Event::Synced => is_synced = true,
+                Event::Relisted(kind, objects) => {
+                    objects.iter().for_each(report);
+                    index.replace(kind, objects);
+                }
                 Event::Change(change) => {
-                    report(&change);
+                    if let Change::Applied(object) = &change {
+                        report(object);
+                    }
                     index.apply(change);
                 }
             }
@@ -80,17 +101,16 @@ pub async fn publish(mut events: mpsc::Receiver<Event>, snapshot: Snapshot) {
         }
         if is_synced {
             snapshot.store(Some(Arc::new(index.clone())));
+            changes.send_modify(|count| *count += 1);
         }
     }
 }
 
 /// An object that cannot be used is named once, when it comes.
-fn report(change: &Change) {
-    if let Change::Applied(object) = change
-        && let Some(fault) = object.fault()
-    {
-        let (kind, object) = object.id();
-        tracing::warn!(%kind, %object, %fault, reason = "InvalidObject", "object ignored");
+fn report(object: &Object) {
+    if let Some(fault) = object.fault() {
+        let (kind, name) = object.id();
+        tracing::warn!(%kind, object = %name, %fault, reason = "InvalidObject", "object ignored");
     }
 }
 
@@ -126,7 +146,7 @@ mod tests {
             r#"{"items":[{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a"}}]}"#;
         let mut told = events_of(object).unwrap().into_iter();
         sender.send(told.next().unwrap()).await.unwrap();
-        let publishing = publish(receiver, snapshot.clone());
+        let publishing = publish(receiver, snapshot.clone(), watch::Sender::new(0));
         tokio::pin!(publishing);
         tokio::select! {
             biased;

@@ -14,7 +14,7 @@ use imdslet_webhook::feed::{self, Snapshot};
 use imdslet_webhook::server::{self, Hook};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -71,7 +71,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     };
     let mut tasks = JoinSet::new();
     let (events, receiver) = mpsc::channel(1024);
-    tasks.spawn(feed::publish(receiver, hook.snapshot.clone()));
+    tasks.spawn(feed::publish(receiver, hook.snapshot.clone(), watch::Sender::new(0)));
 
     // Before anybody is told the address: who trusts the CA reads its file then.
     let tls = tls(&config)?;
