@@ -4,10 +4,15 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
+
+use crate::parsed::{Details, Unusable, certificates, first_certificate, to_pem};
 
 /// A day, the unit of certificate lifetimes.
 const DAY: Duration = Duration::from_hours(24);
@@ -34,6 +39,7 @@ pub struct Error {
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
+    not_after: SystemTime,
 }
 
 /// A certificate for servers, with its key.
@@ -41,6 +47,8 @@ pub struct Serving {
     /// The certificate. The CA is not in it: whoever connects must know that already.
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
+    pem: String,
+    key_pem: String,
 }
 
 impl Authority {
@@ -57,13 +65,51 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let pem = params.self_signed(&key).map_err(error)?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), pem })
+        Ok(Self { issuer: Issuer::new(params, key), pem, not_after: now + CA_LIFETIME })
+    }
+
+    /// Reads a CA back from its certificate, the first in `pem`, and its key.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable`] if either cannot be read, if they do not belong together, if the certificate is
+    /// no CA's, or if it is not valid at `now`.
+    pub fn from_pem(pem: &str, key_pem: &str, now: SystemTime) -> Result<Self, Unusable> {
+        let certificate = first_certificate(pem)?;
+        let details = Details::of(&certificate)?;
+        if !details.is_ca {
+            return Err(Unusable::NotACa);
+        }
+        details.valid_at(now)?;
+        if key_pem.trim().is_empty() {
+            return Err(Unusable::NoKey);
+        }
+        let key = KeyPair::from_pem(key_pem)
+            .map_err(|error| Unusable::UnreadableKey(error.to_string()))?;
+        if key.subject_public_key_info() != details.public_key {
+            return Err(Unusable::KeyMismatch);
+        }
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)
+            .map_err(|error| Unusable::Unreadable(error.to_string()))?;
+        Ok(Self { issuer, pem: to_pem(&certificate), not_after: details.not_after })
     }
 
     /// The CA's certificate, for whoever must trust it.
     #[must_use]
     pub fn pem(&self) -> &str {
         &self.pem
+    }
+
+    /// The CA's private key, for whoever keeps it.
+    #[must_use]
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// Whether what is issued at `now` will outlive the CA: time for a new one.
+    #[must_use]
+    pub fn is_ending(&self, now: SystemTime) -> bool {
+        self.not_after < now + SERVING_LIFETIME
     }
 
     /// Issues a serving certificate for `names` (DNS names or IP addresses), valid for a year.
@@ -84,7 +130,84 @@ impl Authority {
         Ok(Serving {
             chain: vec![certificate.der().clone()],
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
         })
+    }
+}
+
+impl Serving {
+    /// Reads a serving certificate back, its issuers behind it, and its key.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable`] if either cannot be read, or if they do not belong together.
+    pub fn from_pem(pem: &str, key_pem: &str) -> Result<Self, Unusable> {
+        let chain = certificates(pem)?;
+        let key = match PrivateKeyDer::from_pem_slice(key_pem.as_bytes()) {
+            Ok(key) => key,
+            Err(pem::Error::NoItemsFound) => return Err(Unusable::NoKey),
+            Err(error) => return Err(Unusable::UnreadableKey(error.to_string())),
+        };
+        match CertifiedKey::from_der(chain.clone(), key.clone_key(), &ring::default_provider()) {
+            Ok(_) => {}
+            Err(rustls::Error::InconsistentKeys(_)) => return Err(Unusable::KeyMismatch),
+            Err(error) => return Err(Unusable::UnreadableKey(error.to_string())),
+        }
+        Ok(Self { chain, key, pem: pem.to_owned(), key_pem: key_pem.to_owned() })
+    }
+
+    /// The certificate, for whoever keeps it.
+    #[must_use]
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// The private key, for whoever keeps it.
+    #[must_use]
+    pub fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+
+    /// Whether a client that trusts the CAs of `authorities` (PEM) takes the certificate at `now`
+    /// for each of `names`.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable`], what such a client would object to first.
+    pub fn verify(
+        &self,
+        authorities: &str,
+        names: &[String],
+        now: SystemTime,
+    ) -> Result<(), Unusable> {
+        let authorities = certificates(authorities)?;
+        let unreadable = |error: webpki::Error| Unusable::Unreadable(error.to_string());
+        let anchors = authorities.iter().map(webpki::anchor_from_trusted_cert);
+        let anchors = anchors.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+        let (leaf, issuers) = self.chain.split_first().ok_or(Unusable::NoCertificate)?;
+        // Said first, because it names the day.
+        Details::of(leaf)?.valid_at(now)?;
+        let leaf = webpki::EndEntityCert::try_from(leaf).map_err(unreadable)?;
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        leaf.verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            &anchors,
+            issuers,
+            UnixTime::since_unix_epoch(since),
+            webpki::KeyUsage::server_auth(),
+            None,
+            None,
+        )
+        .map_err(|error| Unusable::NotTrusted(error.to_string()))?;
+        for name in names {
+            let is_valid = ServerName::try_from(name.as_str())
+                .is_ok_and(|name| leaf.verify_is_valid_for_subject_name(&name).is_ok());
+            if !is_valid {
+                return Err(Unusable::NotFor(name.clone()));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -6,10 +6,14 @@
 //! [`Resolver::replace`], without a new connection being refused in between.
 
 mod authority;
+mod keyring;
 mod listener;
+mod parsed;
 mod resolver;
 
 pub use authority::{Authority, Error, Serving};
+pub use keyring::{Fault, Held, Keyring, Renewal};
 pub use listener::TlsListener;
+pub use parsed::Unusable;
 pub use resolver::{OldestTls, Resolver, server_config};
 pub use rustls::ServerConfig;

@@ -1,5 +1,6 @@
 //! Flags and environment: read here, checked here, all mistakes at once.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,19 +13,75 @@ use imdslet_core::settings::{FLAGS, Flag, Given, Settings};
 /// most 30 s for an answer, by default 10.
 pub const GRACE: Duration = Duration::from_secs(10);
 
+/// A page of a list comes by then, or is asked for again.
+pub const LIST_DEADLINE: Duration = Duration::from_mins(1);
+
+/// A watch has begun by then, or is asked for again.
+pub const WATCH_START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long the API server is asked to keep a watch open. Short, since a connection that has died
+/// in silence is noticed only at the end of it.
+pub const WATCH_LIFE: Duration = Duration::from_mins(2);
+
+/// How long after [`WATCH_LIFE`] we end a watch ourselves.
+pub const WATCH_SLACK: Duration = Duration::from_secs(15);
+
+/// A kind whose watch has failed for this long is reported as stale. Longer than an API server
+/// takes to restart and than the backoff's longest step, 30 s, twice over.
+pub const STALE_AFTER: Duration = Duration::from_mins(1);
+
+/// A change of the Secret or the webhook configuration is made by then, or is tried again.
+pub const WRITE_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How often the certificate is looked at when nothing happens: for its age.
+pub const RECHECK: Duration = Duration::from_hours(1);
+
+/// The API server says its version by then, or is asked again.
+pub const VERSION_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Where the kubelet tells a pod its namespace.
+const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// Where the program runs if nothing says so.
+const DEFAULT_NAMESPACE: &str = "imdslet-system";
+
+/// What the program is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Answers the API server.
+    Admission,
+    /// Keeps running pods right.
+    Controller,
+}
+
+/// Where the objects come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Objects {
+    /// The cluster.
+    Cluster,
+    /// A file, for trying it out. No cluster is needed.
+    File(PathBuf),
+}
+
 /// How the program runs.
 #[derive(Debug)]
 pub struct Config {
+    /// What it is for.
+    pub role: Role,
     /// Where admission is served, over TLS.
     pub listen: SocketAddr,
     /// Where health is served, in plain HTTP.
     pub health_listen: SocketAddr,
     /// Where the CA's certificate is written, for whoever must trust it.
     pub ca_out: Option<PathBuf>,
-    /// The file with the objects.
-    pub manifests: PathBuf,
-    /// What holds for every pod.
-    pub settings: Settings,
+    /// Where the objects come from.
+    pub objects: Objects,
+    /// The namespace that the program runs in.
+    pub namespace: String,
+    /// The name of this replica: the pod's name.
+    pub replica: String,
+    /// What was given for the settings. It has been checked.
+    given: Given,
 }
 
 /// Why the program cannot run as it was told.
@@ -44,6 +101,9 @@ pub enum ConfigError {
         /// Why.
         cause: std::io::Error,
     },
+    /// The controller has nothing to do without a cluster.
+    #[error("--role controller works on a cluster; leave --manifests out")]
+    ControllerOfFile,
     /// Values that cannot be used.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Settings(Vec<imdslet_core::settings::Mistake>),
@@ -70,14 +130,59 @@ impl Config {
                 read.map_err(|cause| ConfigError::Unreadable { flag: "extra-ca", path, cause })?;
             given.insert("extra-ca", vec![pem]);
         }
+        Settings::read(&given).map_err(ConfigError::Settings)?;
         let one = |name: &str| matches.get_one::<SocketAddr>(name).copied();
+        let role = match matches.get_one::<String>("role").map(String::as_str) {
+            Some("controller") => Role::Controller,
+            _ => Role::Admission,
+        };
+        let file = |name: &str| {
+            let path = matches.get_one::<OsString>(name).filter(|path| !path.is_empty());
+            path.map(PathBuf::from)
+        };
+        let objects = file("manifests").map_or(Objects::Cluster, Objects::File);
+        if role == Role::Controller && objects != Objects::Cluster {
+            return Err(ConfigError::ControllerOfFile);
+        }
         Ok(Self {
+            role,
             listen: one("listen").unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8443))),
             health_listen: one("health-listen").unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8080))),
-            ca_out: matches.get_one("ca-out").cloned(),
-            manifests: matches.get_one("manifests").cloned().unwrap_or_default(),
-            settings: Settings::read(&given).map_err(ConfigError::Settings)?,
+            ca_out: file("ca-out"),
+            objects,
+            namespace: variable("POD_NAMESPACE")
+                .or_else(own_namespace)
+                .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
+            replica: variable("POD_NAME")
+                .or_else(|| variable("HOSTNAME"))
+                .unwrap_or_else(|| format!("imdslet-webhook-{}", std::process::id())),
+            given,
         })
+    }
+
+    /// What holds for every pod, in a cluster of `version` unless the operator gave one.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Settings`] if `version` is none.
+    pub fn settings(&self, version: Option<&str>) -> Result<Settings, ConfigError> {
+        let mut given = self.given.clone();
+        if let Some(version) = version
+            && self.depends_on_version()
+        {
+            given.insert("kubernetes-version", vec![version.to_owned()]);
+        }
+        Settings::read(&given).map_err(ConfigError::Settings)
+    }
+
+    /// Whether the cluster's version decides anything: neither it nor what follows from it is given.
+    #[must_use]
+    pub fn depends_on_version(&self) -> bool {
+        let is_given = |flag| {
+            let values = self.given.get(flag).and_then(|values: &Vec<String>| values.last());
+            values.is_some_and(|value| !value.trim().is_empty())
+        };
+        !is_given("kubernetes-version") && !is_given("sidecar")
     }
 }
 
@@ -88,18 +193,25 @@ pub fn command() -> Command {
         own(name, "ADDR", help).value_parser(value_parser!(SocketAddr)).default_value(default)
     };
     let path = |name: &'static str, help: &'static str| {
-        own(name, "FILE", help).value_parser(value_parser!(PathBuf))
+        // Not a parser of paths, which would refuse the empty values that charts make.
+        own(name, "FILE", help).value_parser(value_parser!(OsString))
     };
     Command::new("imdslet-webhook")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("imdslet's mutating admission webhook")
+        .about("imdslet's mutating admission webhook and its controller")
+        .arg(
+            own("role", "ROLE", "What the program is for")
+                .value_parser(["admission", "controller"])
+                .default_value("admission"),
+        )
         .arg(addr("listen", "Where admission is served, over TLS", "0.0.0.0:8443"))
         .arg(addr("health-listen", "Where health is served, in plain HTTP", "0.0.0.0:8080"))
         .arg(path("ca-out", "Where to write the certificate of the CA that was made"))
-        .arg(
-            path("manifests", "JSON List of identities, bindings, exceptions and namespaces")
-                .required(true),
-        )
+        .arg(path(
+            "manifests",
+            "JSON List of identities, bindings, exceptions and namespaces to go by instead of \
+                 the cluster's",
+        ))
         .args(FLAGS.iter().map(setting))
 }
 
@@ -127,4 +239,56 @@ fn setting(flag: &Flag) -> Arg {
 fn given(matches: &ArgMatches) -> Given {
     let values = |flag: &Flag| matches.get_many::<String>(flag.name).map(Iterator::cloned);
     FLAGS.iter().filter_map(|flag| Some((flag.name, values(flag)?.collect()))).collect()
+}
+
+/// An environment variable that the downward API sets.
+#[expect(clippy::disallowed_methods, reason = "this is config.rs")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn own_namespace() -> Option<String> {
+    let namespace = fs::read_to_string(NAMESPACE_FILE).ok()?.trim().to_owned();
+    (!namespace.is_empty()).then_some(namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(arguments: &[&str]) -> Result<Config, String> {
+        let arguments = ["imdslet-webhook"].iter().chain(arguments);
+        let matches =
+            command().try_get_matches_from(arguments).map_err(|error| error.to_string())?;
+        Config::of(&matches).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_cluster_is_the_source_unless_a_file_is_given() {
+        assert_eq!(config(&[]).unwrap().role, Role::Admission);
+        assert_eq!(config(&[]).unwrap().objects, Objects::Cluster);
+        assert_eq!(config(&["--manifests="]).unwrap().objects, Objects::Cluster);
+        let file = config(&["--manifests=x.json"]).unwrap().objects;
+        assert_eq!(file, Objects::File("x.json".into()));
+        assert_eq!(config(&["--role=controller"]).unwrap().role, Role::Controller);
+        assert_eq!(
+            config(&["--role=controller", "--manifests=x"]).unwrap_err(),
+            "--role controller works on a cluster; leave --manifests out"
+        );
+        assert!(config(&["--role=both"]).unwrap_err().contains("admission, controller"));
+    }
+
+    #[test]
+    fn the_clusters_version_counts_where_none_is_given() {
+        use imdslet_core::serve::Mode;
+        let mode = |arguments: &[&str], version| {
+            config(arguments).unwrap().settings(version).map(|settings| settings.sidecar).ok()
+        };
+        assert_eq!(mode(&[], Some("1.31+")), Some(Mode::Container));
+        assert_eq!(mode(&[], Some("1.34")), Some(Mode::Native));
+        assert_eq!(mode(&[], None), Some(Mode::Native));
+        assert_eq!(mode(&[], Some("new")), None);
+        assert_eq!(mode(&["--kubernetes-version=1.30"], Some("1.34")), Some(Mode::Container));
+        assert_eq!(mode(&["--sidecar=native"], Some("1.31")), Some(Mode::Native));
+    }
 }

@@ -1,35 +1,43 @@
-//! The admission webhook as a program.
+//! The admission webhook and its controller as a program.
 
 use std::fs;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context;
 use imdslet_certs::{Authority, OldestTls, Resolver, TlsListener, server_config};
-use imdslet_webhook::config::{Config, ConfigError, GRACE};
-use imdslet_webhook::feed::{self, Snapshot};
-use imdslet_webhook::server::{self, Hook};
+use imdslet_core::settings::Settings;
+use imdslet_webhook::certificates::{self, First, Keeper};
+use imdslet_webhook::config::{Config, ConfigError, GRACE, Objects, Role, VERSION_DEADLINE};
+use imdslet_webhook::controller::{self, Controller};
+use imdslet_webhook::feed::{self, Event, Published, Snapshot};
+use imdslet_webhook::problem::{Ask, Problem};
+use imdslet_webhook::readiness::Readiness;
+use imdslet_webhook::server::{self, Health, Hook};
+use imdslet_webhook::watch as objects;
+use kube::Client;
+use kube::runtime::watcher::DefaultBackoff;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-
-/// The service that the API server calls, and what a person calls.
-const NAMES: [&str; 4] = [
-    "imdslet-webhook.imdslet-system.svc",
-    "imdslet-webhook.imdslet-system.svc.cluster.local",
-    "localhost",
-    "127.0.0.1",
-];
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Used wrongly.
 const USAGE: u8 = 2;
 /// Could not do it.
 const FAILED: u8 = 3;
+
+/// Changes that wait to be taken in. Whoever tells more waits.
+const EVENTS: usize = 1024;
 
 fn main() -> ExitCode {
     let config = match Config::from_process() {
@@ -37,12 +45,7 @@ fn main() -> ExitCode {
         Err(ConfigError::Usage(error)) => error.exit(),
         Err(error) => return fail(&error.into()),
     };
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_current_span(false)
-        .with_ansi(std::io::stdout().is_terminal())
-        .init();
+    log();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match runtime.context("cannot start threads").and_then(|runtime| runtime.block_on(run(config)))
     {
@@ -51,56 +54,200 @@ fn main() -> ExitCode {
     }
 }
 
+fn log() {
+    // What kube says of a failure is said by us, once and with its remedy. Its client also logs
+    // answers that it cannot parse, whole, and one of them is a Secret.
+    let targets = Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_target("kube_client", LevelFilter::OFF)
+        .with_target("kube_runtime", LevelFilter::OFF);
+    let json = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_ansi(std::io::stdout().is_terminal());
+    tracing_subscriber::registry().with(json).with(targets).init();
+}
+
 #[expect(clippy::print_stderr, reason = "the one place where the program says why it ends")]
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("imdslet-webhook: {error:#}");
-    let is_usage = matches!(error.downcast_ref(), Some(ConfigError::Settings(_)));
+    let is_usage = matches!(
+        error.downcast_ref(),
+        Some(ConfigError::Settings(_) | ConfigError::ControllerOfFile)
+    );
     ExitCode::from(if is_usage { USAGE } else { FAILED })
 }
 
-/// Serves until it is told to end.
+/// Works until it is told to end.
 async fn run(config: Config) -> anyhow::Result<()> {
     // Before anything can be seen of this program: until then a signal would just kill it.
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let shutdown = CancellationToken::new();
-    let hook = Hook {
-        snapshot: Snapshot::default(),
-        settings: Arc::new(config.settings.clone()),
-        shutdown: shutdown.clone(),
-    };
-    let mut tasks = JoinSet::new();
-    let (events, receiver) = mpsc::channel(1024);
-    tasks.spawn(feed::publish(receiver, hook.snapshot.clone(), watch::Sender::new(0)));
-
-    // Before anybody is told the address: who trusts the CA reads its file then.
-    let tls = tls(&config)?;
-    let health = bind(config.health_listen, "health").await?;
-    let admission = bind(config.listen, "admission").await?;
-    for event in manifests(&config)? {
-        events.send(event).await.context("the index has ended")?;
+    let mut program = Program::new();
+    match &config.objects {
+        Objects::File(path) => program.start_with_file(&config, path).await?,
+        Objects::Cluster => program.start_in_cluster(config).await?,
     }
 
-    let ended = || shutdown.clone().cancelled_owned();
-    let health = axum::serve(health, server::health(hook.clone()));
-    let admission = axum::serve(TlsListener::new(admission, tls), server::admission(hook));
-    let mut servers = JoinSet::new();
-    servers.spawn(health.with_graceful_shutdown(ended()).into_future());
-    servers.spawn(admission.with_graceful_shutdown(ended()).into_future());
-
     // Signals and joins are cancel-safe, and only one of the arms is ever taken.
-    let why = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-        _ = servers.join_next() => "a server has ended",
+    let failure = tokio::select! {
+        _ = terminate.recv() => { tracing::info!(why = "SIGTERM", "ending"); None }
+        _ = interrupt.recv() => { tracing::info!(why = "SIGINT", "ending"); None }
+        Some(ended) = program.servers.join_next() => Some(why(ended)),
+        Some(ended) = program.tasks.join_next() => Some(why(ended.map(Ok))),
     };
-    tracing::info!(why, "ending");
-    shutdown.cancel();
+    program.shutdown.cancel();
     let finished =
-        tokio::time::timeout(GRACE, async { while servers.join_next().await.is_some() {} });
+        tokio::time::timeout(GRACE, async { while program.servers.join_next().await.is_some() {} });
     let reason = if finished.await.is_ok() { "Finished" } else { "GraceExceeded" };
     tracing::info!(reason, "ended");
-    Ok(())
+    failure.map_or(Ok(()), Err)
+}
+
+/// Nothing may end before the program is told to: what goes on without a part of it is half a
+/// program that looks whole.
+fn why(ended: Result<anyhow::Result<&'static str>, tokio::task::JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Ok(part)) => anyhow::anyhow!("{part} has ended although nobody told it to"),
+        Ok(Err(error)) => error,
+        Err(error) => anyhow::Error::new(error).context("a part of the program has failed"),
+    }
+}
+
+/// The parts of the program that run.
+struct Program {
+    readiness: Readiness,
+    published: Published,
+    events: mpsc::Sender<Event>,
+    shutdown: CancellationToken,
+    /// What finishes its work when it is told to end.
+    servers: JoinSet<anyhow::Result<&'static str>>,
+    /// What can be dropped at any time.
+    tasks: JoinSet<&'static str>,
+}
+
+impl Program {
+    fn new() -> Self {
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let (sender, changes) = watch::channel(0);
+        let published = Published { snapshot: Snapshot::default(), changes };
+        let mut tasks = JoinSet::new();
+        let publishing = feed::publish(receiver, published.snapshot.clone(), sender);
+        tasks.spawn(async {
+            publishing.await;
+            "the index"
+        });
+        Self {
+            readiness: Readiness::default(),
+            published,
+            events,
+            shutdown: CancellationToken::new(),
+            servers: JoinSet::new(),
+            tasks,
+        }
+    }
+
+    /// Admission by the objects of a file and a CA of this process.
+    async fn start_with_file(&mut self, config: &Config, path: &Path) -> anyhow::Result<()> {
+        let settings = config.settings(None)?;
+        warn_of(&settings);
+        // Before anybody is told the address: who trusts the CA reads its file then.
+        let (resolver, authorities) = own_certificate(config)?;
+        write_ca(config, &authorities)?;
+        self.serve_health(config.health_listen).await?;
+        let listener = bind(config.listen, "admission").await?;
+        let snapshot = self.published.snapshot.clone();
+        let hook = Hook { snapshot, settings: Arc::new(settings) };
+        self.servers.spawn(admission(listener, resolver, hook, self.shutdown.clone()));
+        for event in manifests(path)? {
+            self.events.send(event).await.context("the index has ended")?;
+        }
+        Ok(())
+    }
+
+    /// The role that is asked for, by the objects of the cluster.
+    async fn start_in_cluster(&mut self, config: Config) -> anyhow::Result<()> {
+        let cluster = kube::Config::infer().await.context(
+            "found no cluster: neither a kubeconfig (KUBECONFIG, ~/.kube/config) nor a pod's \
+             service account; --manifests FILE works without one",
+        )?;
+        let client = Client::try_from(cluster).context("cannot make a client for the cluster")?;
+        self.serve_health(config.health_listen).await?;
+        objects::start(&client, &self.events, &self.readiness, &mut self.tasks);
+        let shutdown = self.shutdown.clone();
+        let readiness = self.readiness.clone();
+        match config.role {
+            Role::Admission => {
+                let (sender, first) = oneshot::channel();
+                let (namespace, names) = (config.namespace.clone(), names(&config));
+                let keeper = Keeper::new(&client, namespace, names, readiness.clone(), sender);
+                self.tasks.spawn(keeper.run());
+                let snapshot = self.published.snapshot.clone();
+                self.servers.spawn(async move {
+                    let ready = async {
+                        let settings = settings(&config, &client, &readiness).await?;
+                        let First { resolver, authorities } =
+                            first.await.context("the certificate's watch has ended")?;
+                        write_ca(&config, &authorities)?;
+                        let listener = bind(config.listen, "admission").await?;
+                        anyhow::Ok((settings, resolver, listener))
+                    };
+                    // Waiting for the cluster must not outlast the order to end.
+                    let Some(ready) = shutdown.run_until_cancelled(ready).await else {
+                        return Ok("the wait for the cluster");
+                    };
+                    let (settings, resolver, listener) = ready?;
+                    let hook = Hook { snapshot, settings: Arc::new(settings) };
+                    admission(listener, resolver, hook, shutdown).await
+                });
+            }
+            Role::Controller => {
+                let published = self.published.clone();
+                self.servers.spawn(async move {
+                    let ready = settings(&config, &client, &readiness);
+                    let Some(settings) = shutdown.run_until_cancelled(ready).await else {
+                        return Ok("the wait for the cluster");
+                    };
+                    let settings = Arc::new(settings?);
+                    let Config { replica, namespace, .. } = config;
+                    let controller = Controller { client, published, settings, replica, namespace };
+                    controller::run(controller, shutdown).await.context("the controller")?;
+                    Ok("the controller")
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn serve_health(&mut self, addr: SocketAddr) -> anyhow::Result<()> {
+        let listener = bind(addr, "health").await?;
+        let health = Health {
+            snapshot: self.published.snapshot.clone(),
+            readiness: self.readiness.clone(),
+            shutdown: self.shutdown.clone(),
+        };
+        let ended = self.shutdown.clone().cancelled_owned();
+        self.servers.spawn(async {
+            let serving = axum::serve(listener, server::health(health));
+            serving.with_graceful_shutdown(ended).await.context("the health server")?;
+            Ok("the health server")
+        });
+        Ok(())
+    }
+}
+
+async fn admission(
+    listener: TcpListener,
+    resolver: Arc<Resolver>,
+    hook: Hook,
+    shutdown: CancellationToken,
+) -> anyhow::Result<&'static str> {
+    let tls = Arc::new(server_config(resolver, OldestTls::V1_3)?);
+    let serving = axum::serve(TlsListener::new(listener, tls), server::admission(hook));
+    let serving = serving.with_graceful_shutdown(shutdown.cancelled_owned());
+    serving.await.context("the admission server")?;
+    Ok("the admission server")
 }
 
 async fn bind(addr: SocketAddr, server: &str) -> anyhow::Result<TcpListener> {
@@ -112,24 +259,83 @@ async fn bind(addr: SocketAddr, server: &str) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-fn tls(config: &Config) -> anyhow::Result<Arc<imdslet_certs::ServerConfig>> {
-    let now = SystemTime::now();
-    let authority = Authority::generate("imdslet-webhook CA", now)?;
-    let mut names: Vec<_> = NAMES.iter().map(ToString::to_string).collect();
+/// The settings in this cluster. The API server is asked for its version where that matters, for as
+/// long as it takes: pods could not be asked for either.
+async fn settings(
+    config: &Config,
+    client: &Client,
+    readiness: &Readiness,
+) -> anyhow::Result<Settings> {
+    const PART: &str = "Kubernetes version";
+    const ASK: Ask = Ask { verb: "get", group: "", resource: "/version", name: None };
+    let mut backoff = DefaultBackoff::default();
+    let version = loop {
+        if !config.depends_on_version() {
+            break None;
+        }
+        let asked = tokio::time::timeout(VERSION_DEADLINE, client.apiserver_version()).await;
+        let problem = match asked {
+            Ok(Ok(version)) => {
+                let version = format!("{}.{}", version.major, version.minor);
+                tracing::info!(version, "Kubernetes");
+                break Some(version);
+            }
+            Ok(Err(error)) => Problem::of(ASK, &error),
+            Err(_) => Problem::late(VERSION_DEADLINE),
+        };
+        if let Problem::Forbidden { .. } | Problem::Unauthorized(_) = problem {
+            tracing::warn!(
+                %problem, reason = "VersionUnknown",
+                "taken for the newest; --kubernetes-version says otherwise"
+            );
+            break None;
+        }
+        if readiness.set(PART, true, &problem.to_string()) {
+            tracing::warn!(%problem, reason = problem.reason(), "cannot ask for the version");
+        }
+        tokio::time::sleep(backoff.next().unwrap_or(VERSION_DEADLINE)).await;
+    };
+    readiness.clear(PART);
+    let settings = config.settings(version.as_deref()).or_else(|_| config.settings(None))?;
+    warn_of(&settings);
+    Ok(settings)
+}
+
+fn warn_of(settings: &Settings) {
+    if settings.tenant_id.is_none() {
+        tracing::warn!(
+            reason = "NoTenant",
+            "no tenant is set (--tenant-id, AZURE_TENANT_ID): an AzureIdentity that names none \
+             (imdslet.dev/tenant-id, spec.tenantID) cannot be used"
+        );
+    }
+}
+
+/// The names that the certificate is for: the address to listen on too, where it is one.
+fn names(config: &Config) -> Vec<String> {
+    let mut names = certificates::names(&config.namespace);
     let ip = config.listen.ip();
     if !ip.is_unspecified() && !ip.is_loopback() {
         names.push(ip.to_string());
     }
-    let resolver = Arc::new(Resolver::new(authority.issue(&names, now)?)?);
-    if let Some(path) = &config.ca_out {
-        fs::write(path, authority.pem())
-            .with_context(|| format!("--ca-out: cannot write {}", path.display()))?;
-    }
-    Ok(Arc::new(server_config(resolver, OldestTls::V1_3)?))
+    names
 }
 
-fn manifests(config: &Config) -> anyhow::Result<Vec<feed::Event>> {
-    let path = &config.manifests;
+/// A certificate of a CA that ends with this process.
+fn own_certificate(config: &Config) -> anyhow::Result<(Arc<Resolver>, String)> {
+    let now = SystemTime::now();
+    let authority = Authority::generate("imdslet-webhook CA", now)?;
+    let serving = authority.issue(&names(config), now)?;
+    Ok((Arc::new(Resolver::new(serving)?), authority.pem().to_owned()))
+}
+
+fn write_ca(config: &Config, authorities: &str) -> anyhow::Result<()> {
+    let Some(path) = &config.ca_out else { return Ok(()) };
+    fs::write(path, authorities)
+        .with_context(|| format!("--ca-out: cannot write {}", path.display()))
+}
+
+fn manifests(path: &Path) -> anyhow::Result<Vec<Event>> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("--manifests: cannot read {}", path.display()))?;
     feed::events_of(&text).with_context(|| format!("--manifests: {}", path.display()))

@@ -13,6 +13,7 @@ use imdslet_core::settings::Settings;
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::Snapshot;
+use crate::readiness::Readiness;
 use crate::service::review;
 
 /// The largest AdmissionReview that is read, in bytes. An object of the API server has at most
@@ -26,6 +27,15 @@ pub struct Hook {
     pub snapshot: Snapshot,
     /// What the operator has set.
     pub settings: Arc<Settings>,
+}
+
+/// What the kubelet is told.
+#[derive(Clone)]
+pub struct Health {
+    /// The index, once there is one.
+    pub snapshot: Snapshot,
+    /// What is not as it should be.
+    pub readiness: Readiness,
     /// Ends the program.
     pub shutdown: CancellationToken,
 }
@@ -40,11 +50,11 @@ pub fn admission(hook: Hook) -> Router {
 }
 
 /// The server for the kubelet: `GET /healthz`, `GET /readyz`.
-pub fn health(hook: Hook) -> Router {
+pub fn health(health: Health) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .with_state(hook)
+        .with_state(health)
 }
 
 /// `POST /mutate`. Decides from the snapshot and answers.
@@ -74,13 +84,18 @@ async fn mutate(State(hook): State<Hook>, body: Result<Bytes, BytesRejection>) -
 
 const NOT_SYNCED: &str = "imdslet-webhook does not know the cluster's identities yet; try again\n";
 
-/// Ready when the index is there, and not once the end has begun.
-async fn ready(State(hook): State<Hook>) -> (StatusCode, &'static str) {
-    if hook.shutdown.is_cancelled() {
-        (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
-    } else if hook.snapshot.load().is_none() {
-        (StatusCode::SERVICE_UNAVAILABLE, NOT_SYNCED)
+/// Ready when the index is there and nothing blocks, and not once the end has begun. The body says
+/// why not, and what else a person should know.
+async fn ready(State(health): State<Health>) -> (StatusCode, String) {
+    if health.shutdown.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".to_owned());
+    }
+    let (is_free, report) = health.readiness.report();
+    if health.snapshot.load().is_none() {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{NOT_SYNCED}{report}"))
+    } else if is_free {
+        (StatusCode::OK, format!("ok\n{report}"))
     } else {
-        (StatusCode::OK, "ok\n")
+        (StatusCode::SERVICE_UNAVAILABLE, report)
     }
 }

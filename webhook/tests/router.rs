@@ -11,7 +11,8 @@ use http_body_util::BodyExt;
 use imdslet_core::index::Index;
 use imdslet_core::objects::Object;
 use imdslet_core::settings::{Given, Settings};
-use imdslet_webhook::server::{Hook, admission, health};
+use imdslet_webhook::readiness::Readiness;
+use imdslet_webhook::server::{Health, Hook, admission, health};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -25,11 +26,7 @@ fn hook(objects: &[Value]) -> Hook {
 }
 
 fn empty_hook(given: &Given) -> Hook {
-    Hook {
-        snapshot: Arc::default(),
-        settings: Arc::new(Settings::read(given).unwrap()),
-        shutdown: tokio_util::sync::CancellationToken::new(),
-    }
+    Hook { snapshot: Arc::default(), settings: Arc::new(Settings::read(given).unwrap()) }
 }
 
 fn bound() -> Hook {
@@ -275,17 +272,31 @@ async fn before_the_index_is_there_every_request_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn readiness_follows_the_index_and_ends_with_the_program() {
-    let status = async |hook: &Hook, path: &str| {
-        let request = Request::get(path).body(Body::empty()).unwrap();
-        health(hook.clone()).oneshot(request).await.unwrap().status()
+async fn readiness_follows_the_index_and_what_blocks_and_ends_with_the_program() {
+    let of = |hook: Hook| Health {
+        snapshot: hook.snapshot,
+        readiness: Readiness::default(),
+        shutdown: tokio_util::sync::CancellationToken::new(),
     };
-    let empty = empty_hook(&Given::new());
-    assert_eq!(status(&empty, "/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(status(&empty, "/healthz").await, StatusCode::OK);
-    let synced = bound();
-    assert_eq!(status(&synced, "/readyz").await, StatusCode::OK);
+    let ask = async |of: &Health, path: &str| {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = health(of.clone()).oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status.as_u16(), String::from_utf8(body.to_vec()).unwrap())
+    };
+    let empty = of(empty_hook(&Given::new()));
+    assert_eq!(ask(&empty, "/readyz").await.0, 503);
+    assert_eq!(ask(&empty, "/healthz").await.0, 200);
+    let synced = of(bound());
+    assert_eq!(ask(&synced, "/readyz").await, (200, "ok\n".to_owned()));
+    synced.readiness.set("caBundle", true, "not applied yet");
+    let waiting = "waiting: caBundle, for 0 s: not applied yet\n".to_owned();
+    assert_eq!(ask(&synced, "/readyz").await, (503, waiting));
+    synced.readiness.set("caBundle", false, "cannot be set");
+    let warning = "ok\nwarning: caBundle, for 0 s: cannot be set\n".to_owned();
+    assert_eq!(ask(&synced, "/readyz").await, (200, warning));
     synced.shutdown.cancel();
-    assert_eq!(status(&synced, "/readyz").await, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(status(&synced, "/healthz").await, StatusCode::OK);
+    assert_eq!(ask(&synced, "/readyz").await.0, 503);
+    assert_eq!(ask(&synced, "/healthz").await.0, 200);
 }

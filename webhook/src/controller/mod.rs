@@ -1,12 +1,30 @@
 //! The controller: keeps the annotation of running pods right.
+//!
+//! Of its replicas one leads (`leader`): it watches pods (`pods`), keeps what is known of them
+//! (`ledger`) and writes what differs (`reconcile`). A replica that begins to lead lists all
+//! pods and decides about each, so nothing that happened while nobody led is missed, and those
+//! that follow keep nothing.
 
+use std::future::Future;
 use std::sync::Arc;
 
+use anyhow::Context;
 use imdslet_core::settings::Settings;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::Published;
+
+mod access;
+mod events;
+mod leader;
+mod ledger;
+mod pods;
+mod reconcile;
+#[cfg(test)]
+mod tests;
+
+use leader::{Elector, LEASE, Timing};
 
 /// What the controller works with.
 pub struct Controller {
@@ -28,7 +46,50 @@ pub struct Controller {
 ///
 /// What keeps it from going on at all; an API server that is away for a while is no such thing.
 pub async fn run(controller: Controller, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let _ = controller;
-    shutdown.cancelled().await;
+    run_with(controller, Timing::default(), shutdown).await
+}
+
+async fn run_with(
+    controller: Controller,
+    timing: Timing,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let Some(synced) = unless(&shutdown, synced(&controller.published)).await else {
+        return Ok(());
+    };
+    synced?;
+    let Controller { client, namespace, replica, .. } = &controller;
+    let mut elector = Elector::new(client, namespace, replica, timing);
+    let mut result = Ok(());
+    while let Some(renewed) = unless(&shutdown, elector.acquire()).await {
+        tracing::info!(lease = LEASE, replica, reason = "Leader", "leading");
+        // Whichever arm ends, the others are dropped: from then on nothing is written. Whether to
+        // stop is asked before anything is written, also after the process was held up.
+        let reason = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            reason = elector.keep(renewed) => reason,
+            ended = reconcile::run(&controller) => {
+                result = ended;
+                break;
+            }
+        };
+        tracing::warn!(lease = LEASE, replica, reason, "not leading any more");
+    }
+    elector.release().await;
+    result
+}
+
+/// Waits for the first snapshot.
+async fn synced(published: &Published) -> anyhow::Result<()> {
+    let mut changes = published.changes.clone();
+    while published.snapshot.load().is_none() {
+        changes.changed().await.context("the index has ended before it was synced")?;
+    }
     Ok(())
+}
+
+/// `None` once `shutdown` has come.
+async fn unless<T>(shutdown: &CancellationToken, future: impl Future<Output = T>) -> Option<T> {
+    shutdown.run_until_cancelled(future).await
 }

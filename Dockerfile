@@ -1,0 +1,27 @@
+# The images of imdslet, for those who have an engine; without one: manifests/images.
+#
+#   docker build --target webhook -t imdslet-webhook:0.1.0 .
+#   docker build --target sidecar -t imdslet-sidecar:0.1.0 .
+
+FROM rust:1.95.0-slim-bookworm AS build
+RUN apt-get update \
+  && apt-get install -y --no-install-recommends make musl-tools \
+  && rm -rf /var/lib/apt/lists/* \
+  && rustup target add "$(uname -m)-unknown-linux-musl"
+WORKDIR /src
+COPY . .
+RUN target="$(uname -m)-unknown-linux-musl" \
+  && cargo build --locked --profile dist --target "$target" -p imdslet-webhook \
+  && cargo build --locked --profile dist-sidecar --target "$target" -p imdslet-sidecar \
+  && mkdir /out \
+  && cp "target/$target/dist/imdslet-webhook" "target/$target/dist-sidecar/imdslet-sidecar" /out/
+
+FROM scratch AS sidecar
+COPY --from=build /out/imdslet-sidecar /imdslet-sidecar
+USER 2579:2579
+ENTRYPOINT ["/imdslet-sidecar"]
+
+FROM scratch AS webhook
+COPY --from=build /out/imdslet-webhook /imdslet-webhook
+USER 65532:65532
+ENTRYPOINT ["/imdslet-webhook"]

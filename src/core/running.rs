@@ -1,0 +1,251 @@
+//! The little of a running pod that decides what its annotation should say.
+
+use serde::Deserialize;
+
+use crate::contract::{FORMAT, PodIdentities};
+use crate::inject::own_sidecar;
+use crate::names::{BINDING_TOKEN_FILE, IDENTITIES, SIDECAR, VERSION};
+use crate::pod::{Container, List, PodView, Unreadable};
+use crate::settings::Endpoint;
+use crate::warning::Hold;
+
+/// A running pod with our sidecar: what decides about it, and nothing else, since a cluster has
+/// thousands of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningPod {
+    pub(crate) namespace: String,
+    pub(crate) selector: String,
+    /// What the annotation says; `None` if it cannot be read.
+    pub(crate) told: Option<PodIdentities>,
+    pub(crate) holds: Hold,
+    pub(crate) endpoint: Endpoint,
+    /// `--authority-for` of the sidecar.
+    pub(crate) authorities: Vec<(String, String)>,
+    /// The volumes that the sidecar mounts.
+    pub(crate) volumes: Vec<String>,
+    pub(crate) has_binding_token: bool,
+}
+
+/// Why a pod is left as it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaveAlone {
+    /// It is no pod that can be read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// It has no label any more, or an empty one.
+    #[error("it has no label aadpodidbinding")]
+    NotOptedIn,
+    /// The kubelet's picture of a static pod.
+    #[error("it is the mirror of a static pod")]
+    MirrorPod,
+    /// It has no sidecar that could read the annotation.
+    #[error("it has no imdslet container")]
+    NoSidecar,
+    /// Its containers have ended for good.
+    #[error("it has ended")]
+    Ended,
+    /// It is on its way out, and what it has serves it until then.
+    #[error("it is being deleted")]
+    BeingDeleted,
+    /// Its sidecar reads a format that this release does not write.
+    #[error("its imdslet.dev/version is {found}, and this release writes {FORMAT}", found = .0.as_deref().unwrap_or("absent"))]
+    Version(Option<String>),
+}
+
+impl LeaveAlone {
+    /// Stable name for metrics and logs. Never carries user input.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unreadable(_) => "Unreadable",
+            Self::NotOptedIn => "NotOptedIn",
+            Self::MirrorPod => "MirrorPod",
+            Self::NoSidecar => "NoSidecar",
+            Self::Ended => "Ended",
+            Self::BeingDeleted => "BeingDeleted",
+            Self::Version(_) => "Version",
+        }
+    }
+}
+
+impl RunningPod {
+    /// Reads a pod as the API server has it.
+    ///
+    /// # Errors
+    ///
+    /// [`LeaveAlone`]: the pod is none that has to be kept right.
+    pub fn read(json: &str) -> Result<Self, LeaveAlone> {
+        let pod = PodView::read(json)?;
+        let selector = pod.selector().ok_or(LeaveAlone::NotOptedIn)?.to_owned();
+        if pod.annotation("kubernetes.io/config.mirror").is_some() {
+            return Err(LeaveAlone::MirrorPod);
+        }
+        // A container of that name that is not ours is as good as none.
+        let own = own_sidecar(&pod).ok().flatten();
+        let (list, _, sidecar) = own.ok_or(LeaveAlone::NoSidecar)?;
+        let rest: Rest = serde_json::from_str(json).map_err(|error| {
+            LeaveAlone::Unreadable(Unreadable { path: ".".to_owned(), cause: error.to_string() })
+        })?;
+        if matches!(rest.status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+            return Err(LeaveAlone::Ended);
+        }
+        if rest.metadata.deletion_timestamp.is_some() {
+            return Err(LeaveAlone::BeingDeleted);
+        }
+        let version = pod.annotation(VERSION);
+        if version != Some(FORMAT.to_string().as_str()) {
+            return Err(LeaveAlone::Version(version.map(str::to_owned)));
+        }
+        let mounts = sidecar.volume_mounts.iter().flatten();
+        Ok(Self {
+            selector,
+            told: parse(pod.annotation(IDENTITIES)),
+            holds: if list == List::InitContainers { Hold::Held } else { Hold::Free },
+            endpoint: endpoint_of(sidecar),
+            authorities: authorities_of(sidecar),
+            volumes: mounts.map(|mount| mount.name.to_string()).collect(),
+            has_binding_token: rest.has_binding_token(),
+            namespace: rest.metadata.namespace,
+        })
+    }
+
+    /// Takes in what the annotation says after it was written.
+    pub fn tell(&mut self, annotation: Option<&str>) {
+        self.told = parse(annotation);
+    }
+
+    /// Whether its containers still wait for a first binding, or would if they could.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        // Identities together with `hold` are nothing that we write: it has been bound.
+        self.told.as_ref().is_some_and(|told| told.hold && told.identities.is_empty())
+    }
+}
+
+fn parse(annotation: Option<&str>) -> Option<PodIdentities> {
+    serde_json::from_str(annotation?).ok()
+}
+
+/// The sidecar's arguments, read leniently: those of another release may have more.
+fn arguments<'a>(sidecar: &'a Container<'_>) -> impl Iterator<Item = &'a str> {
+    sidecar.args.iter().flatten().skip(1).map(|arg| &**arg)
+}
+
+fn endpoint_of(sidecar: &Container<'_>) -> Endpoint {
+    let is_link_local = arguments(sidecar).any(|arg| arg == "--link-local");
+    if is_link_local { Endpoint::LinkLocal } else { Endpoint::Env }
+}
+
+fn authorities_of(sidecar: &Container<'_>) -> Vec<(String, String)> {
+    let pairs = arguments(sidecar).filter_map(|arg| arg.strip_prefix("--authority-for="));
+    pairs
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, authority)| (name.to_owned(), authority.to_owned()))
+        .collect()
+}
+
+/// What of a running pod admission does not look at.
+#[derive(Deserialize)]
+struct Rest {
+    metadata: RunningMetadata,
+    #[serde(default)]
+    spec: RunningSpec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RunningMetadata {
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    deletion_timestamp: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct Status {
+    #[serde(default)]
+    phase: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct RunningSpec {
+    #[serde(default)]
+    volumes: Option<Vec<Volume>>,
+}
+
+#[derive(Deserialize)]
+struct Volume {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    projected: Option<Projected>,
+}
+
+#[derive(Deserialize)]
+struct Projected {
+    #[serde(default)]
+    sources: Option<Vec<Projection>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Projection {
+    #[serde(default)]
+    service_account_token: Option<TokenProjection>,
+}
+
+#[derive(Deserialize)]
+struct TokenProjection {
+    #[serde(default)]
+    path: String,
+}
+
+impl Rest {
+    fn has_binding_token(&self) -> bool {
+        let own = self.spec.volumes.iter().flatten().filter(|volume| volume.name == SIDECAR);
+        own.filter_map(|volume| volume.projected.as_ref()?.sources.as_ref())
+            .flatten()
+            .filter_map(|source| source.service_account_token.as_ref())
+            .any(|token| token.path == BINDING_TOKEN_FILE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn pods_that_are_left_alone_and_why() {
+        let pod = json!({
+            "metadata": {"namespace": "web", "labels": {"aadpodidbinding": "db"},
+                "annotations": {"imdslet.dev/version": "1", "imdslet.dev/identities": ""}},
+            "spec": {"initContainers": [{"name": "imdslet", "args": ["serve"]}]},
+            "status": {},
+        });
+        let cases = [
+            ("/metadata/labels", json!(null), "NotOptedIn"),
+            ("/metadata/labels/aadpodidbinding", json!(""), "NotOptedIn"),
+            ("/metadata/annotations/kubernetes.io~1config.mirror", json!("x"), "MirrorPod"),
+            ("/spec/initContainers", json!([]), "NoSidecar"),
+            ("/spec/initContainers/0/args", json!(["server"]), "NoSidecar"),
+            ("/status/phase", json!("Succeeded"), "Ended"),
+            ("/status/phase", json!("Failed"), "Ended"),
+            ("/metadata/deletionTimestamp", json!("2026-01-01T00:00:00Z"), "BeingDeleted"),
+            ("/metadata/annotations/imdslet.dev~1version", json!("2"), "Version"),
+            ("/metadata/annotations/imdslet.dev~1version", json!(null), "Version"),
+            ("/spec", json!("x"), "Unreadable"),
+        ];
+        for (path, value, reason) in cases {
+            let (parent, key) = path.rsplit_once('/').unwrap();
+            let mut pod = pod.clone();
+            assert!(RunningPod::read(&pod.to_string()).is_ok());
+            pod.pointer_mut(parent).unwrap()[key.replace("~1", "/")] = value;
+            assert_eq!(RunningPod::read(&pod.to_string()).unwrap_err().reason(), reason, "{path}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+"""The cluster that `run` has started: imdslet is installed in it as an operator would."""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import time
+
+from entra import TENANT, Entra
+from harness import SYSTEM
+from kube import MERGE, Api, Refused
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+DEPLOYMENTS = ("imdslet-webhook", "imdslet-controller")
+ADMIN = "admin"
+
+
+class Cluster:
+    """What `run` has told in the environment, and what stands on it."""
+
+    def __init__(self):
+        env = os.environ
+        self.state = pathlib.Path(env["K8S_STATE"])
+        self.kubectl = [f"{env['K8S_BIN']}/kubectl", "--kubeconfig", env["K8S_KUBECONFIG"]]
+        self.link, self.netns = env["K8S_LINK"], env["K8S_NAME"]
+        self.host = f"{self.link}.2"
+        with (self.state / "pki/tokens.csv").open() as file:
+            token = next(row[0] for row in csv.reader(file) if row[1] == ADMIN)
+        self.api = Api(f"https://{env['K8S_NET']}.1:{env['K8S_PORT']}", self.state / "pki/ca.crt", token)
+        jwks = self.api.text("GET", "openid/v1/jwks")
+        self.folder = pathlib.Path(env["E2E_WORK"])
+        self.entra = Entra(env["IMDSLET"], self.folder, self.host, env["K8S_ISSUER"], jwks)
+
+    def load(self, *archives):
+        """Gives images to the node."""
+        ctr = ["ctr", "-a", f"{self.state}/run/containerd.sock", "-n", "k8s.io", "images", "import"]
+        for archive in archives:
+            subprocess.run([*ctr, archive], check=True, stdout=subprocess.DEVNULL)
+
+    def read(self, manifest):
+        """The objects of a YAML file."""
+        command = [*self.kubectl, "create", "--dry-run=client", "--validate=false", "-o", "json", "-f", manifest]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        decoder, things, at = json.JSONDecoder(), [], 0
+        while at < len(text.rstrip()):
+            thing, at = decoder.raw_decode(text, at)
+            at += len(text[at:]) - len(text[at:].lstrip())
+            things += thing["items"] if thing["kind"] == "List" else [thing]
+        return things
+
+    def apply(self, things, check=True):
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": things})
+        return subprocess.run([*self.kubectl, "apply", "-f", "-"], input=text, text=True, check=check,
+                              capture_output=True)
+
+    def settings(self):
+        """What an operator writes into the ConfigMap imdslet-config."""
+        return {
+            "AZURE_TENANT_ID": TENANT,
+            "AZURE_AUTHORITY_HOST": self.entra.url,
+            "IMDSLET_EXTRA_CA": "/etc/imdslet/extra-ca/ca.crt",
+        }
+
+    def install(self):
+        """install.yaml, with the settings of this cluster; everything is ready afterwards."""
+        things = self.read(ROOT / "manifests/install.yaml")
+        for thing in things:
+            if thing["kind"] == "ConfigMap":
+                thing["data"] |= self.settings()
+        extra_ca = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"ca.crt": self.entra.ca},
+                    "metadata": {"name": "imdslet-extra-ca", "namespace": SYSTEM}}
+        done = self.apply([*things, extra_ca], check=False)
+        assert done.returncode == 0, f"install.yaml is not accepted: {done.stderr}"
+        assert not done.stderr, f"install.yaml is accepted with warnings: {done.stderr}"
+        for name in DEPLOYMENTS:
+            self.wait_for_rollout(name)
+
+    def set(self, **settings):
+        """Changes settings and restarts the programs with them."""
+        self.api.patch("ConfigMap", SYSTEM, "imdslet-config", {"data": settings})
+        for name in DEPLOYMENTS:
+            self.restart(name)
+        for name in DEPLOYMENTS:
+            self.wait_for_rollout(name)
+
+    def restart(self, name):
+        annotations = {"e2e/restarted": str(time.time())}
+        change = {"spec": {"template": {"metadata": {"annotations": annotations}}}}
+        self.api.patch("Deployment", SYSTEM, name, change)
+
+    def scale(self, name, replicas):
+        path = self.api.path("Deployment", SYSTEM, name, "scale")
+        self.api.json("PATCH", path, body={"spec": {"replicas": replicas}}, content_type=MERGE)
+
+    def wait_for_rollout(self, name, namespace=SYSTEM, seconds=120):
+        deadline = time.monotonic() + seconds
+        while True:
+            thing = self.api.get("Deployment", namespace, name)
+            status, wanted = thing.get("status", {}), thing["spec"]["replicas"]
+            counts = [status.get(field, 0) for field in ("replicas", "updatedReplicas", "availableReplicas")]
+            if status.get("observedGeneration") == thing["metadata"]["generation"] and counts == [wanted] * 3:
+                return
+            assert time.monotonic() < deadline, (
+                f"{namespace}/{name} is not ready within {seconds} s: {status.get('conditions')}\n{self.logs(name)}"
+            )
+            time.sleep(0.1)
+
+    def pods_of(self, name):
+        return self.api.list("Pod", SYSTEM, labelSelector=f"app.kubernetes.io/name={name}")
+
+    def logs(self, name, since=None):
+        """What the replicas of a Deployment have said, as text; since a time, if given."""
+        texts = []
+        for pod in self.pods_of(name):
+            query = {"sinceSeconds": max(1, int(time.time() - since) + 1)} if since else {}
+            container = pod["spec"]["containers"][0]["name"]
+            texts.append(self.api.logs(SYSTEM, pod["metadata"]["name"], container, **query))
+        return "".join(texts)
+
+    def events_logged(self, name, reason, since):
+        """The logged events with a reason."""
+        events = []
+        for line in self.logs(name, since).splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if event.get("reason") == reason:
+                events.append(event)
+        return events
+
+    def cut_off_entra(self):
+        """From now on no pod can reach Entra ID."""
+        self.iptables("-I")
+
+    def reach_entra(self):
+        self.iptables("-D", check=False)
+
+    def iptables(self, what, check=True):
+        rule = ["FORWARD", "-p", "tcp", "-d", self.host, "--dport", self.entra.url.rpartition(":")[2],
+                "-j", "REJECT", "--reject-with", "tcp-reset"]
+        command = ["nsenter", f"--net=/run/netns/{self.netns}", "iptables", "-w", what, *rule]
+        subprocess.run(command, check=check, capture_output=True)
+
+    def is_denied(self, action, *words):
+        """Whether an action is refused with all these words."""
+        try:
+            action()
+        except Refused as error:
+            missing = [word for word in words if word not in error.message]
+            assert not missing, f"refused without saying {missing}: {error}"
+            return True
+        return False

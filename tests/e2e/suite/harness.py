@@ -1,0 +1,191 @@
+"""What a test is given, and how tests are run."""
+
+import contextlib
+import inspect
+import json
+import time
+import traceback
+
+from entra import TENANT
+from kube import Refused
+from tokens import verify
+
+SYSTEM = "imdslet-system"
+CLIENT_IMAGE = "imdslet-e2e-client:1"
+RESOURCE = "https://vault.azure.net"
+TESTS = []
+
+
+def test(function):
+    """Marks a test. Its name is a sentence."""
+    TESTS.append(function)
+    return function
+
+
+def restricted():
+    """What restricted Pod Security asks of a container."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "runAsNonRoot": True,
+        "runAsUser": 1000,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def container(task="serve", name="app", **more):
+    """A container of the tests' application; `task` as in client.rs."""
+    return {"name": name, "image": CLIENT_IMAGE, "args": task.split(), **more}
+
+
+class Context:
+    """One test's namespace and what it may do."""
+
+    def __init__(self, cluster, name, number):
+        self.cluster = cluster
+        self.api = cluster.api
+        self.name = name
+        self.namespace = f"e2e-{number}"
+        # Of its own, since a pod may match the bindings of other tests' namespaces.
+        self.label = f"label-{number}"
+        self.client_id = f"c0000000-0000-4000-8000-{number:012}"
+        self.notes = []
+        self.namespaces = []
+        self.started = time.time()
+
+    def note(self, text):
+        """A figure that was measured, printed with the result."""
+        self.notes.append(text)
+
+    def make_namespace(self, labels=None, name=None):
+        name = name or self.namespace
+        metadata = {"name": name, "labels": labels or {}}
+        self.api.create({"kind": "Namespace", "apiVersion": "v1", "metadata": metadata})
+        self.namespaces.append(name)
+        account = lambda: self.api.find("ServiceAccount", name, "default")
+        self.eventually("the service account `default`", account, 20)
+        return name
+
+    def create(self, kind, name, spec=None, namespace=None, labels=None, annotations=None, **more):
+        group = self.api.path(kind).rpartition("/")[0].partition("/")[2]
+        metadata = {"name": name, "namespace": namespace or self.namespace}
+        metadata |= {"labels": labels} if labels else {}
+        metadata |= {"annotations": annotations} if annotations else {}
+        thing = {"kind": kind, "apiVersion": group, "metadata": metadata, **more}
+        return self.api.create(thing | ({"spec": spec} if spec is not None else {}))
+
+    def identity(self, name="identity", client_id=None, **spec):
+        client_id = client_id or self.client_id
+        resource = (
+            "/subscriptions/5b000000-0000-4000-8000-000000000000/resourcegroups/rg"
+            f"/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
+        )
+        self.create("AzureIdentity", name, {"type": 0, "resourceID": resource, "clientID": client_id, **spec})
+
+    def bind(self, selector=None, name="binding", identity="identity"):
+        spec = {"azureIdentity": identity, "selector": selector or self.label}
+        self.create("AzureIdentityBinding", name, spec)
+
+    def bound(self, labels=None):
+        """A namespace with an identity, bound to pods with `self.label`, that Entra ID trusts."""
+        self.make_namespace(labels)
+        self.cluster.entra.trust(self.client_id, self.namespace)
+        self.identity()
+        self.bind()
+
+    def pod(self, name="app", label=None, opted_in=True, containers=None, namespace=None, labels=None, **spec):
+        labels = (labels or {}) | ({"aadpodidbinding": label or self.label} if opted_in else {})
+        spec = {"containers": containers or [container()], "terminationGracePeriodSeconds": 2, **spec}
+        return self.create("Pod", name, spec, namespace, labels)
+
+    def eventually(self, what, condition, seconds=60):
+        """Waits until `condition` gives something, which it returns."""
+        deadline = time.monotonic() + seconds
+        while True:
+            value = condition()
+            if value:
+                return value
+            assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+            time.sleep(0.05)
+
+    def lines(self, pod="app", container="app", namespace=None):
+        """What the tests' application has told so far."""
+        text = self.api.logs(namespace or self.namespace, pod, container)
+        whole = text[: text.rfind("\n") + 1]
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def answers(self, pod="app", container="app", namespace=None):
+        return [line for line in self.lines(pod, container, namespace) if "status" in line]
+
+    def first_answer(self, pod="app", container="app", namespace=None, seconds=60):
+        found = lambda: self.answers(pod, container, namespace)
+        return self.eventually(f"an answer to {pod}/{container}", found, seconds)[0]
+
+    def verified(self, pod="app", container="app", namespace=None, client_id=None):
+        """The claims of the first token that a container was given, verified."""
+        answer = self.first_answer(pod, container, namespace)
+        assert answer["status"] == 200, f"{pod}/{container} was answered {answer}"
+        token = answer["body"]["access_token"]
+        return verify(token, self.cluster.entra.keys(), TENANT, RESOURCE, client_id or self.client_id)
+
+    def started_at(self, pod="app", container="app", seconds=60):
+        """When a container printed its first line, in seconds since the Unix epoch."""
+        lines = self.eventually(f"{pod}/{container} starts", lambda: self.lines(pod, container), seconds)
+        return lines[0]["at"] / 1000
+
+    def save(self, folder):
+        """Keeps what may tell why the test failed."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for namespace in [*self.namespaces, SYSTEM]:
+            for kind in ("Pod", "Event", "AzureIdentity", "AzureIdentityBinding"):
+                with contextlib.suppress(Refused):
+                    things = self.api.list(kind, namespace)
+                    (folder / f"{namespace}-{kind}.json").write_text(json.dumps(things, indent=1))
+            for pod in self.api.list("Pod", namespace):
+                spec, name = pod["spec"], pod["metadata"]["name"]
+                for one in spec.get("initContainers", []) + spec["containers"]:
+                    log = self.api.logs(namespace, name, one["name"])
+                    (folder / f"{namespace}-{name}-{one['name']}.log").write_text(log)
+
+    def clean(self):
+        for namespace in self.namespaces:
+            self.api.delete("Namespace", None, namespace)
+
+
+def sentence(function):
+    return function.__name__.replace("_", " ")
+
+
+def run(cluster, only, logs):
+    """Runs the tests one after another; how many passed and how many failed."""
+    chosen = [one for one in TESTS if not only or any(word in one.__name__ for word in only)]
+    failed = 0
+    for number, function in enumerate(TESTS):
+        if function not in chosen:
+            continue
+        context = Context(cluster, function.__name__, number + 1)
+        try:
+            function(context)
+            verdict = "ok"
+        except Exception as error:  # A test may fail in any way; the next one is to run.
+            failed += 1
+            verdict = "FAILED"
+            text = traceback.format_exc()
+            is_plain = isinstance(error, AssertionError)
+            print("\n".join(text.splitlines()[-3:]) if is_plain else text, flush=True)
+            folder = logs / function.__name__
+            try:
+                context.save(folder)
+                (folder / "error.txt").write_text(text)
+                print(f"  logs: {folder}", flush=True)
+            except Exception as error:
+                print(f"  logs could not be kept: {error}", flush=True)
+        seconds = time.time() - context.started
+        notes = "".join(f"; {note}" for note in context.notes)
+        module = inspect.getmodule(function).__name__
+        print(f"{verdict:6} {module}: {sentence(function)} ({seconds:.1f} s{notes})", flush=True)
+        try:
+            context.clean()
+        except Exception as error:
+            print(f"  not cleaned up: {error}", flush=True)
+    return len(chosen) - failed, failed

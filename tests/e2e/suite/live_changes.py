@@ -1,0 +1,94 @@
+"""What happens to running pods when bindings come, change and go."""
+
+import time
+
+from harness import SYSTEM, container, test
+
+
+def held(t, pod="app"):
+    """Whether the pod's sidecar runs and keeps the application from starting."""
+    status = t.api.get("Pod", t.namespace, pod).get("status", {})
+    sidecars = [one for one in status.get("initContainerStatuses", []) if one["name"] == "imdslet"]
+    return bool(sidecars) and "running" in sidecars[0].get("state", {}) and not sidecars[0].get("started")
+
+
+def refusal_after(t, moment, seconds=20):
+    """The first answer after a moment that is no token."""
+    refused = lambda: [one for one in t.answers() if one["at"] > moment * 1000 and one["status"] != 200]
+    return t.eventually("the next request is refused", refused, seconds)[0]
+
+
+@test
+def a_pod_that_is_made_first_waits_for_its_binding_and_then_starts(t):
+    t.make_namespace()
+    t.cluster.entra.trust(t.client_id, t.namespace)
+    t.identity()
+    t.pod()
+    t.eventually("the sidecar holds the pod", lambda: held(t), 30)
+
+    def told():
+        events = t.api.list("Event", t.namespace, fieldSelector="involvedObject.name=app")
+        return [event for event in events if "Startup probe failed: imdslet" in event.get("message", "")]
+
+    message = t.eventually("the pod's events say why it waits", told, 30)[0]["message"]
+    assert "AzureIdentityBinding" in message, message
+    assert held(t) and not t.lines(), "the application has started without a binding"
+
+    t.bind()
+    bound = time.time()
+    after = t.started_at() - bound
+    t.note(f"started {after:.2f} s after its binding")
+    t.verified()
+    assert after < 5, "too late"
+
+
+@test
+def the_next_request_is_refused_once_the_binding_is_gone(t):
+    t.bound()
+    t.pod(containers=[container("loop")])
+    t.verified()
+    t.api.delete("AzureIdentityBinding", t.namespace, "binding")
+    gone = time.time()
+    refusal = refusal_after(t, gone)
+    after = refusal["at"] / 1000 - gone
+    t.note(f"refused {after:.2f} s after")
+    assert refusal["status"] == 400, refusal
+    assert "AzureIdentityBinding" in str(refusal["body"]), refusal
+    assert after < 5, "too late"
+
+
+@test
+def a_pod_follows_its_binding_to_another_identity(t):
+    t.bound()
+    other = t.client_id[:-6] + "888888"
+    t.cluster.entra.trust(other, t.namespace)
+    t.identity("other", other)
+    t.pod(containers=[container("loop")])
+    t.verified()
+    t.api.patch("AzureIdentityBinding", t.namespace, "binding", {"spec": {"azureIdentity": "other"}})
+    changed = time.time()
+
+    def follows():
+        bodies = (one["body"] for one in t.answers() if one["status"] == 200)
+        return any(body["client_id"] == other for body in bodies)
+
+    t.eventually("a token of the other identity", follows, 20)
+    t.note(f"followed within {time.time() - changed:.2f} s")
+
+
+@test
+def another_replica_of_the_controller_takes_over_when_the_leader_is_gone(t):
+    t.bound()
+    t.pod(containers=[container("loop")])
+    t.verified()
+    lease = t.api.get("Lease", SYSTEM, "imdslet-controller")["spec"]["holderIdentity"]
+    pods = [pod["metadata"]["name"] for pod in t.cluster.pods_of("imdslet-controller")]
+    leader = [name for name in pods if name in lease]
+    assert len(leader) == 1, f"the Lease is held by `{lease}`; the replicas are {pods}"
+    # At once, so that it cannot give the Lease back.
+    t.api.delete("Pod", SYSTEM, leader[0], grace=0)
+    t.api.delete("AzureIdentityBinding", t.namespace, "binding")
+    gone = time.time()
+    refusal = refusal_after(t, gone, 60)
+    t.note(f"refused {refusal['at'] / 1000 - gone:.1f} s after leader and binding were gone")
+    t.cluster.wait_for_rollout("imdslet-controller")

@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Installs imdslet in the cluster that ../run has started, and runs the tests."""
+
+import argparse
+import os
+import pathlib
+import signal
+import sys
+import time
+
+import harness
+from cluster import Cluster
+
+# Each module brings its tests, which run in this order.
+import tokens_in_pods  # noqa: F401
+import live_changes  # noqa: F401
+import admission  # noqa: F401
+import policies  # noqa: F401
+import faults  # noqa: F401
+import bench
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("--bench", action="store_true")
+    parser.add_argument("--list", action="store_true")
+    args = parser.parse_args()
+    if args.list:
+        for function in harness.TESTS:
+            print(function.__name__)
+        return 0
+    words = [word.replace(" ", "_") for word in args.only]
+    # So that `finally` below comes to pass.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    started = time.time()
+    work = pathlib.Path(os.environ["E2E_WORK"])
+    cluster = Cluster()
+    try:
+        images = pathlib.Path(os.environ["E2E_IMAGES"])
+        cluster.load(*sorted(images.glob("*.tar")))
+        cluster.install()
+        print(f"installed and ready after {time.time() - started:.1f} s", flush=True)
+        if args.bench:
+            bench.measure(cluster)
+            return 0
+        passed, failed = harness.run(cluster, words, work / "failed")
+        # `run` prints it, as the last thing of all.
+        (work / "sum").write_text(f"{passed} passed, {failed} failed\n")
+        return 1 if failed or not passed else 0
+    finally:
+        cluster.entra.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

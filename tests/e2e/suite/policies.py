@@ -1,0 +1,128 @@
+"""Who may do what: the two admission policies and the roles of install.yaml."""
+
+import contextlib
+import json
+
+from cluster import ADMIN
+from harness import SYSTEM, test
+
+CONTROLLER = f"system:serviceaccount:{SYSTEM}:imdslet-controller"
+WEBHOOK = f"system:serviceaccount:{SYSTEM}:imdslet-webhook"
+OURS = ("imdslet.dev/identities", "imdslet.dev/version")
+
+
+@contextlib.contextmanager
+def every_right(t, user):
+    """For as long as it lasts only the policies keep an account from anything."""
+    _, _, namespace, name = user.split(":")
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
+    t.api.create({
+        "kind": "ClusterRoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1",
+        "metadata": {"name": t.namespace}, "roleRef": role,
+        "subjects": [{"kind": "ServiceAccount", "namespace": namespace, "name": name}],
+    })
+    try:
+        t.eventually("the right is there", lambda: may(t, user, "delete", "pods"), 20)
+        yield
+    finally:
+        t.api.delete("ClusterRoleBinding", None, t.namespace)
+
+
+def may(t, user, verb, resource, group="", namespace=None, name=None, sub=None):
+    """What the API server's authorizer says."""
+    attributes = {"verb": verb, "group": group, "resource": resource, "namespace": namespace, "name": name,
+                  "subresource": sub}
+    # As the authenticator does it for an account.
+    groups = ["system:serviceaccounts", f"system:serviceaccounts:{SYSTEM}", "system:authenticated"]
+    review = {
+        "kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {},
+        "spec": {"user": user, "groups": groups,
+                 "resourceAttributes": {key: value for key, value in attributes.items() if value}},
+    }
+    return t.api.create(review)["status"]["allowed"]
+
+
+def annotate(t, user, annotations, sub=None):
+    return t.api.patch("Pod", t.namespace, "app", {"metadata": {"annotations": annotations}}, sub, user)
+
+
+@test
+def policies_are_well_typed(t):
+    for name in ("imdslet-controller-pods", "imdslet-annotations"):
+        checked = lambda: t.api.get("ValidatingAdmissionPolicy", None, name).get("status", {}).get("typeChecking")
+        result = t.eventually(f"{name} is type checked", lambda: checked() is not None and [checked()], 30)[0]
+        assert not result.get("expressionWarnings"), result
+
+
+@test
+def the_controller_changes_its_own_two_annotations_and_nothing_else_of_a_pod(t):
+    t.make_namespace()
+    t.pod(opted_in=False)
+    denied = lambda change, words, sub=None: t.cluster.is_denied(
+        lambda: t.api.patch("Pod", t.namespace, "app", change, sub, CONTROLLER), words)
+    for key in OURS:
+        annotate(t, CONTROLLER, {key: "1"})
+    assert denied({"metadata": {"annotations": {"other": "1"}}}, "its own two annotations")
+    assert denied({"metadata": {"annotations": {"imdslet.dev/port": "3000"}}}, "its own two annotations")
+    assert denied({"metadata": {"labels": {"other": "1"}}}, "labels")
+    assert denied({"metadata": {"finalizers": ["example.com/x"]}}, "finalizers")
+    assert denied({"spec": {"containers": [{"name": "app", "image": "other"}]}}, "spec")
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "x"}
+    assert denied({"metadata": {"ownerReferences": [owner]}}, "owners")
+    with every_right(t, CONTROLLER):
+        ready = {"status": {"message": "x"}}
+        assert denied(ready, "may only patch pods", "status")
+        delete = lambda: t.api.delete("Pod", t.namespace, "app", user=CONTROLLER)
+        assert t.cluster.is_denied(delete, "may only patch pods")
+    # And it may take its annotations away.
+    annotate(t, CONTROLLER, dict.fromkeys(OURS))
+
+
+@test
+def nobody_else_changes_the_annotations_that_a_sidecar_reads(t):
+    t.bound()
+    t.pod()
+    t.verified()
+    told = json.loads(t.api.get("Pod", t.namespace, "app")["metadata"]["annotations"][OURS[0]])
+    changes = [{OURS[0]: json.dumps(told | {"identities": []})}, {OURS[0]: None}, {OURS[1]: "2"}]
+    for user in (ADMIN, WEBHOOK):
+        # Their rights are not what refuses here.
+        with every_right(t, user) if user != ADMIN else contextlib.nullcontext():
+            for change in changes:
+                for sub in (None, "status"):
+                    denied = t.cluster.is_denied(
+                        lambda: annotate(t, user if user != ADMIN else None, change, sub),
+                        "are written by imdslet alone")
+                    assert denied, f"{user} has changed {change} by {sub or 'the pod'}"
+    annotate(t, None, {"other": "1"})
+
+
+@test
+def the_account_of_the_admission_replicas_writes_nothing_but_their_certificate(t):
+    tls = {"namespace": SYSTEM, "name": "imdslet-webhook-tls"}
+    hooks = {"group": "admissionregistration.k8s.io", "resource": "mutatingwebhookconfigurations"}
+    assert may(t, WEBHOOK, "update", "secrets", **tls)
+    assert may(t, WEBHOOK, "patch", name="imdslet", **hooks)
+    for verb in ("create", "update", "patch", "delete", "deletecollection"):
+        for resource in ("pods", "configmaps", "events", "serviceaccounts", "namespaces"):
+            assert not may(t, WEBHOOK, verb, resource), f"{verb} {resource}"
+            assert not may(t, WEBHOOK, verb, resource, namespace=SYSTEM), f"{verb} {resource}"
+        for name in ("other", None):
+            assert not may(t, WEBHOOK, verb, name=name, **hooks), f"{verb} webhook configuration {name}"
+            assert not may(t, WEBHOOK, verb, "secrets", namespace=SYSTEM, name=name), f"{verb} secret {name}"
+    for sub in ("exec", "status", "ephemeralcontainers"):
+        assert not may(t, WEBHOOK, "create", "pods", sub=sub)
+    assert not may(t, WEBHOOK, "create", "serviceaccounts", sub="token")
+
+
+@test
+def neither_account_reads_secrets_or_impersonates(t):
+    for user in (WEBHOOK, CONTROLLER):
+        for verb in ("get", "list", "watch"):
+            assert not may(t, user, verb, "secrets"), f"{user} may {verb} secrets"
+            assert not may(t, user, verb, "secrets", namespace=SYSTEM), f"{user} may {verb} secrets"
+        for resource in ("users", "groups", "serviceaccounts"):
+            assert not may(t, user, "impersonate", resource)
+    assert not may(t, CONTROLLER, "update", "secrets", namespace=SYSTEM, name="imdslet-webhook-tls")
+    for verb in ("create", "delete", "update"):
+        assert not may(t, CONTROLLER, verb, "pods"), f"the controller may {verb} pods"

@@ -1,0 +1,363 @@
+//! What is known of each pod, and what is to be done about it next. No I/O: the time is an argument.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::time::Duration;
+
+use imdslet_core::index::Index;
+use imdslet_core::live::{Change, ChangeKind, Standing, decide};
+use imdslet_core::objects::ObjectName;
+use imdslet_core::running::{LeaveAlone, RunningPod};
+use imdslet_core::settings::Settings;
+use tokio::time::Instant;
+
+use super::events::Note;
+use super::pods::Seen;
+
+#[cfg(test)]
+mod tests;
+
+/// How long a new pod may be unbound before that is said: its binding may be just coming.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// When it is said again, if nothing has changed; then after twice that time, and so on.
+const FIRST_REPEAT: Duration = Duration::from_mins(1);
+const LAST_REPEAT: Duration = Duration::from_hours(1);
+
+/// How long after a failed write the next try follows; then twice that time, and so on.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_mins(1);
+
+/// What decisions read.
+#[derive(Clone, Copy)]
+pub(super) struct World<'a> {
+    pub(super) index: &'a Index,
+    pub(super) settings: &'a Settings,
+    pub(super) now: Instant,
+}
+
+/// The pods that have to be kept right.
+#[derive(Default)]
+pub(super) struct Ledger {
+    entries: BTreeMap<ObjectName, Entry>,
+    agenda: Agenda,
+    /// Pods with our sidecar that cannot be kept right. Each is named once.
+    strange: BTreeSet<ObjectName>,
+    /// How many times all pods were listed.
+    listing: u64,
+}
+
+/// When to look at which pod.
+#[derive(Default)]
+struct Agenda {
+    ready: VecDeque<ObjectName>,
+    /// A time that has lost its meaning makes somebody look in vain, and nothing else.
+    timers: BTreeSet<(Instant, ObjectName)>,
+}
+
+struct Entry {
+    uid: String,
+    resource_version: String,
+    pod: RunningPod,
+    listing: u64,
+    change: Option<Change>,
+    is_queued: bool,
+    is_in_flight: bool,
+    failures: u32,
+    /// The last write met a newer pod than the one that is known here.
+    has_conflicted: bool,
+    not_before: Instant,
+    last: Option<LastWrite>,
+    standing: Vec<Told>,
+}
+
+/// What was written last, so that nobody is fought at full speed.
+struct LastWrite {
+    hash: u64,
+    at: Instant,
+    times: u32,
+}
+
+/// Something that is said about a pod again and again.
+struct Told {
+    what: Standing,
+    due: Instant,
+    interval: Duration,
+}
+
+/// A write that is to be made. It names the state that it was decided on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Write {
+    pub(super) pod: ObjectName,
+    pub(super) uid: String,
+    pub(super) resource_version: String,
+    pub(super) change: Change,
+}
+
+/// How a write has ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The pod is like this now.
+    Written { resource_version: String, annotation: Option<String> },
+    /// The pod is not any more what was decided on.
+    Conflict,
+    /// There is no such pod.
+    NotFound,
+    /// Anything else.
+    Failed,
+}
+
+impl Ledger {
+    /// All pods will be told anew.
+    pub(super) fn restart(&mut self) {
+        self.strange.clear();
+        self.listing += 1;
+    }
+
+    /// All pods have been told: what was not among them is gone.
+    pub(super) fn complete(&mut self) {
+        let listing = self.listing;
+        self.entries.retain(|_, entry| entry.listing == listing);
+        tracing::info!(pods = self.entries.len(), reason = "Listed", "pods to keep right");
+    }
+
+    /// A pod is gone.
+    pub(super) fn gone(&mut self, name: &ObjectName) {
+        self.entries.remove(name);
+        self.strange.remove(name);
+    }
+
+    /// Takes in what a pod is like.
+    pub(super) fn see(&mut self, seen: Seen, world: World<'_>) {
+        let pod = match seen.pod {
+            Ok(pod) => pod,
+            Err(why) => return self.leave_alone(&seen.name, &why),
+        };
+        let new = || Entry::new(&seen.uid, pod.clone(), world.now);
+        let entry = self.entries.entry(seen.name.clone()).or_insert_with(new);
+        if entry.uid != seen.uid {
+            *entry = new();
+        }
+        entry.listing = self.listing;
+        if is_older(&seen.resource_version, &entry.resource_version) {
+            return;
+        }
+        if entry.has_conflicted && seen.resource_version != entry.resource_version {
+            entry.has_conflicted = false;
+            entry.not_before = world.now;
+        }
+        entry.pod = pod;
+        entry.resource_version = seen.resource_version;
+        entry.review(&seen.name, &mut self.agenda, world);
+    }
+
+    fn leave_alone(&mut self, name: &ObjectName, why: &LeaveAlone) {
+        self.entries.remove(name);
+        // The other reasons are how pods live and end.
+        if matches!(why, LeaveAlone::Version(_) | LeaveAlone::Unreadable(_)) {
+            let reason = why.reason();
+            if self.strange.insert(name.clone()) {
+                tracing::warn!(pod = %name, reason, cause = %why, "pod left alone");
+            }
+        } else {
+            self.strange.remove(name);
+        }
+    }
+
+    /// Decides about every pod anew.
+    pub(super) fn review(&mut self, world: World<'_>) {
+        for (name, entry) in &mut self.entries {
+            entry.review(name, &mut self.agenda, world);
+        }
+    }
+
+    /// The next write that should be made now. Whoever takes it must [`finish`](Self::finish) it.
+    pub(super) fn next_write(&mut self, now: Instant) -> Option<Write> {
+        while let Some(name) = self.agenda.ready.pop_front() {
+            let Some(entry) = self.entries.get_mut(&name) else { continue };
+            entry.is_queued = false;
+            if let Some(change) = entry.change.clone() {
+                if entry.is_in_flight {
+                    continue;
+                }
+                let earliest = entry.earliest(&change);
+                if earliest > now {
+                    self.agenda.timers.insert((earliest, name));
+                    continue;
+                }
+                entry.is_in_flight = true;
+                let (uid, resource_version) = (entry.uid.clone(), entry.resource_version.clone());
+                return Some(Write { pod: name, uid, resource_version, change });
+            }
+        }
+        None
+    }
+
+    /// Takes in how a write has ended; tells what is to be said about it.
+    pub(super) fn finish(
+        &mut self,
+        write: &Write,
+        outcome: Outcome,
+        world: World<'_>,
+    ) -> Option<Note> {
+        let entry = self.entries.get_mut(&write.pod).filter(|entry| entry.uid == write.uid);
+        let is_written = matches!(outcome, Outcome::Written { .. });
+        if let Some(entry) = entry {
+            entry.is_in_flight = false;
+            match outcome {
+                Outcome::Written { resource_version, annotation } => {
+                    entry.written(&write.change, world.now);
+                    if !is_older(&resource_version, &entry.resource_version) {
+                        entry.resource_version = resource_version;
+                        entry.pod.tell(annotation.as_deref());
+                    }
+                }
+                Outcome::Conflict if entry.resource_version != write.resource_version => {}
+                Outcome::Conflict => {
+                    entry.has_conflicted = true;
+                    entry.failed(world.now);
+                }
+                Outcome::Failed => entry.failed(world.now),
+                Outcome::NotFound => {
+                    self.entries.remove(&write.pod);
+                    return None;
+                }
+            }
+            entry.review(&write.pod, &mut self.agenda, world);
+        }
+        let kind = write.change.kind;
+        (is_written && kind != ChangeKind::Mended).then(|| Note {
+            pod: write.pod.clone(),
+            uid: write.uid.clone(),
+            reason: kind.reason(),
+            is_warning: kind == ChangeKind::Lost,
+            message: write.change.message.clone(),
+        })
+    }
+
+    /// What is to be said about pods now.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Note> {
+        let mut notes = Vec::new();
+        while self.agenda.timers.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, name)) = self.agenda.timers.pop_first() else { break };
+            let Some(entry) = self.entries.get_mut(&name) else { continue };
+            for told in entry.standing.iter_mut().filter(|told| told.due <= now) {
+                notes.push(Note {
+                    pod: name.clone(),
+                    uid: entry.uid.clone(),
+                    reason: told.what.reason(),
+                    is_warning: true,
+                    message: told.what.to_string(),
+                });
+                told.due = now + told.interval;
+                told.interval = (told.interval * 2).min(LAST_REPEAT);
+            }
+            entry.schedule(&name, &mut self.agenda, now);
+        }
+        notes
+    }
+
+    /// When there is something to do, if nothing happens.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        self.agenda.timers.first().map(|(at, _)| *at)
+    }
+}
+
+impl Entry {
+    fn new(uid: &str, pod: RunningPod, now: Instant) -> Self {
+        Self {
+            uid: uid.to_owned(),
+            resource_version: String::new(),
+            pod,
+            listing: 0,
+            change: None,
+            is_queued: false,
+            is_in_flight: false,
+            failures: 0,
+            has_conflicted: false,
+            not_before: now,
+            last: None,
+            standing: Vec::new(),
+        }
+    }
+
+    fn review(&mut self, name: &ObjectName, agenda: &mut Agenda, world: World<'_>) {
+        let decision = decide(&self.pod, world.index, world.settings);
+        self.change = decision.change;
+        self.standing.retain(|told| decision.standing.contains(&told.what));
+        // A pod that loses its identities is told why at once.
+        let first = if self.pod.is_held() { PATIENCE } else { FIRST_REPEAT };
+        for what in decision.standing {
+            if self.standing.iter().all(|told| told.what != what) {
+                let wait = match what {
+                    Standing::RecreateToInject { .. } => PATIENCE,
+                    _ => first,
+                };
+                let due = world.now + wait;
+                self.standing.push(Told { what, due, interval: FIRST_REPEAT });
+            }
+        }
+        self.schedule(name, agenda, world.now);
+    }
+
+    fn schedule(&mut self, name: &ObjectName, agenda: &mut Agenda, now: Instant) {
+        agenda.timers.extend(self.standing.iter().map(|told| (told.due, name.clone())));
+        if self.change.is_none() || self.is_in_flight || self.is_queued {
+            return;
+        }
+        if self.not_before > now {
+            agenda.timers.insert((self.not_before, name.clone()));
+        } else {
+            self.is_queued = true;
+            agenda.ready.push_back(name.clone());
+        }
+    }
+
+    /// When a change may be written. Whoever undoes what was written is not fought at full speed.
+    fn earliest(&self, change: &Change) -> Instant {
+        match &self.last {
+            Some(last) if last.hash == hash(&change.annotation) && last.times > 1 => {
+                self.not_before.max(last.at + doubled(FIRST_RETRY, last.times, LAST_RETRY))
+            }
+            _ => self.not_before,
+        }
+    }
+
+    fn written(&mut self, change: &Change, now: Instant) {
+        (self.failures, self.not_before) = (0, now);
+        let hash = hash(&change.annotation);
+        let times = match &self.last {
+            Some(last) if last.hash == hash && now < last.at + LAST_RETRY * 2 => last.times + 1,
+            _ => 1,
+        };
+        self.last = Some(LastWrite { hash, at: now, times });
+    }
+
+    fn failed(&mut self, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = now + spread(doubled(FIRST_RETRY, self.failures, LAST_RETRY));
+    }
+}
+
+/// Whether one version of a pod is older than another. Kubernetes promises since 1.35 that
+/// versions are numbers that grow; etcd's always were. What is no number counts as new.
+fn is_older(one: &str, other: &str) -> bool {
+    matches!((one.parse::<u64>(), other.parse::<u64>()), (Ok(one), Ok(other)) if one < other)
+}
+
+/// `first` the first time, then doubled each time, `last` at most.
+fn doubled(first: Duration, times: u32, last: Duration) -> Duration {
+    let factor = 1_u32.checked_shl(times.saturating_sub(1)).unwrap_or(u32::MAX);
+    first.saturating_mul(factor).min(last)
+}
+
+/// Up to a quarter more, so that what failed together is not tried again together.
+fn spread(wait: Duration) -> Duration {
+    let random = RandomState::new().hash_one(());
+    wait + wait.mul_f64(f64::from(u8::try_from(random & 0xff).unwrap_or_default()) / 1024.0)
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,203 @@
+use imdslet_core::objects::Object;
+use imdslet_core::settings::Given;
+use serde_json::json;
+
+use super::*;
+
+fn settings() -> Settings {
+    Settings::read(&Given::from([("tenant-id", vec!["contoso.example".to_owned()])])).unwrap()
+}
+
+fn bound() -> Index {
+    let object = |kind: &str, spec: serde_json::Value| {
+        let object = json!({"apiVersion": "aadpodidentity.k8s.io/v1", "kind": kind,
+            "metadata": {"name": "a", "namespace": "web"}, "spec": spec});
+        Object::read(&object, "web").unwrap().unwrap()
+    };
+    let id = "11111111-1111-1111-1111-111111111111";
+    [
+        object("AzureIdentity", json!({"clientID": id})),
+        object("AzureIdentityBinding", json!({"azureIdentity": "a", "selector": "db"})),
+    ]
+    .into_iter()
+    .collect()
+}
+
+const HELD: &str = r#"{"version":1,"hold":true,"identities":[]}"#;
+
+fn seen(uid: &str, version: u64, annotation: &str) -> Seen {
+    let pod = json!({
+        "metadata": {"namespace": "web", "labels": {"aadpodidbinding": "db"}, "annotations": {
+            "imdslet.dev/version": "1", "imdslet.dev/identities": annotation,
+        }},
+        "spec": {"initContainers": [{"name": "imdslet", "args": ["serve"]}]},
+    });
+    Seen {
+        name: ObjectName::new("web", "p"),
+        uid: uid.to_owned(),
+        resource_version: version.to_string(),
+        pod: RunningPod::read(&pod.to_string()),
+    }
+}
+
+struct Bench {
+    ledger: Ledger,
+    index: Index,
+    settings: Settings,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(index: Index) -> Self {
+        let (ledger, settings, now) = (Ledger::default(), settings(), Instant::now());
+        Self { ledger, index, settings, now }
+    }
+
+    fn see(&mut self, seen: Seen) {
+        let Self { ledger, index, settings, now } = self;
+        ledger.see(seen, World { index, settings, now: *now });
+    }
+
+    fn set(&mut self, new: Index) {
+        self.index = new;
+        let Self { ledger, index, settings, now } = self;
+        ledger.review(World { index, settings, now: *now });
+    }
+
+    fn finish(&mut self, write: &Write, outcome: Outcome) -> Option<&'static str> {
+        let Self { ledger, index, settings, now } = self;
+        let world = World { index, settings, now: *now };
+        ledger.finish(write, outcome, world).map(|note| note.reason)
+    }
+
+    fn written(&mut self, write: &Write, version: u64) -> Option<&'static str> {
+        let annotation = Some(write.change.annotation.clone());
+        let resource_version = version.to_string();
+        self.finish(write, Outcome::Written { resource_version, annotation })
+    }
+
+    fn next(&mut self) -> Option<Write> {
+        self.ledger.next_write(self.now)
+    }
+
+    fn after(&mut self, wait: Duration) -> Vec<&'static str> {
+        self.now += wait;
+        self.ledger.due(self.now).into_iter().map(|note| note.reason).collect()
+    }
+}
+
+#[test]
+fn a_late_binding_is_written_once_and_the_watch_that_lags_behind_does_not_matter() {
+    let mut bench = Bench::new(Index::default());
+    bench.see(seen("u", 5, HELD));
+    assert_eq!(bench.next(), None);
+    bench.set(bound());
+    let write = bench.next().unwrap();
+    assert_eq!((write.resource_version.as_str(), bench.next()), ("5", None));
+    assert_eq!(bench.written(&write, 7), Some("IdentityBound"));
+    bench.see(seen("u", 6, HELD));
+    assert_eq!(bench.next(), None);
+    bench.see(seen("u", 7, &write.change.annotation));
+    assert_eq!((bench.next(), bench.ledger.wake().is_some()), (None, true));
+    assert!(bench.after(Duration::from_secs(9999)).is_empty());
+    assert_eq!(bench.ledger.wake(), None);
+}
+
+#[test]
+fn a_conflict_waits_for_the_newer_pod_and_no_longer() {
+    let mut bench = Bench::new(bound());
+    bench.see(seen("u", 5, HELD));
+    let write = bench.next().unwrap();
+    assert_eq!(bench.finish(&write, Outcome::Conflict), None);
+    assert_eq!(bench.next(), None);
+    bench.see(seen("u", 6, HELD));
+    let again = bench.next().unwrap();
+    assert_eq!(again.resource_version, "6");
+    // Here the newer pod is quicker than the answer.
+    bench.see(seen("u", 7, HELD));
+    bench.finish(&again, Outcome::Conflict);
+    assert_eq!(bench.next().unwrap().resource_version, "7");
+}
+
+#[test]
+fn a_failed_write_is_tried_again_later_and_later() {
+    let mut bench = Bench::new(bound());
+    bench.see(seen("u", 5, HELD));
+    for wait in [625, 1250, 2500] {
+        let write = bench.next().unwrap();
+        bench.finish(&write, Outcome::Failed);
+        // A new status of the pod is no reason to hurry.
+        bench.see(seen("u", 6, HELD));
+        bench.after(Duration::from_millis(wait * 4 / 5 - 1));
+        assert_eq!(bench.next(), None);
+        bench.after(Duration::from_millis(wait / 5 + 1));
+    }
+    assert!(bench.next().is_some());
+}
+
+#[test]
+fn a_pod_of_the_same_name_is_another_pod() {
+    let mut bench = Bench::new(bound());
+    bench.see(seen("u", 5, HELD));
+    let write = bench.next().unwrap();
+    bench.see(seen("v", 8, HELD));
+    assert_eq!(bench.next().unwrap().uid, "v");
+    bench.finish(&write, Outcome::NotFound);
+    assert_eq!(bench.ledger.entries.len(), 1);
+}
+
+#[test]
+fn who_undoes_what_was_written_is_not_fought_at_full_speed() {
+    let mut bench = Bench::new(bound());
+    let mut writes = 0;
+    for version in (0..1000).step_by(2) {
+        bench.see(seen("u", version, HELD));
+        if let Some(write) = bench.next() {
+            writes += 1;
+            bench.written(&write, version + 1);
+        }
+        bench.after(Duration::from_millis(10));
+    }
+    assert!((3..6).contains(&writes), "{writes} writes in 5 s");
+}
+
+#[test]
+fn what_stays_wrong_is_said_after_a_while_and_then_less_and_less_often() {
+    let mut bench = Bench::new(Index::default());
+    bench.see(seen("u", 5, HELD));
+    assert!(bench.after(Duration::from_secs(4)).is_empty());
+    // A new status of the pod begins nothing anew.
+    bench.see(seen("u", 6, HELD));
+    assert_eq!(bench.after(Duration::from_secs(1)), ["StillUnbound"]);
+    for wait in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
+        assert!(bench.after(Duration::from_secs(wait - 1)).is_empty());
+        assert_eq!(bench.after(Duration::from_secs(1)), ["StillUnbound"]);
+    }
+}
+
+#[test]
+fn a_pod_that_has_lost_its_identity_hears_of_it_once_and_again_after_a_minute() {
+    let mut bench = Bench::new(bound());
+    bench.see(seen("u", 5, HELD));
+    let write = bench.next().unwrap();
+    bench.written(&write, 6);
+    bench.set(Index::default());
+    let write = bench.next().unwrap();
+    assert_eq!(bench.written(&write, 7), Some("IdentityLost"));
+    assert!(bench.after(Duration::from_secs(59)).is_empty());
+    assert_eq!(bench.after(Duration::from_secs(1)), ["StillUnbound"]);
+}
+
+#[test]
+fn pods_that_a_new_list_does_not_have_are_forgotten() {
+    let mut bench = Bench::new(Index::default());
+    bench.see(seen("u", 5, HELD));
+    bench.ledger.restart();
+    bench.see(seen("u", 5, HELD));
+    bench.ledger.complete();
+    assert_eq!(bench.ledger.entries.len(), 1);
+    bench.ledger.restart();
+    bench.ledger.complete();
+    assert!(bench.ledger.entries.is_empty());
+    assert!(bench.after(Duration::from_mins(1)).is_empty());
+}

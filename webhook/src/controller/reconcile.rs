@@ -1,0 +1,154 @@
+//! The work of the leader: what decides comes in, what differs is written.
+//!
+//! All of it is one future. When the leader has to stop, the future is dropped, and nothing of it
+//! goes on.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use imdslet_core::index::Index;
+use imdslet_core::names::IDENTITIES;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Controller;
+use super::access::{ask, is_conflict, is_not_found, report};
+use super::events::{self, Note};
+use super::ledger::{Ledger, Outcome, World, Write};
+use super::pods::{self, News};
+
+/// How long is waited for the answer to one request.
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How many pods are written at one time. It bounds the load on the API server.
+const AT_ONCE: usize = 8;
+
+/// How many Events may wait to be sent. They are small, and many pods may be told at once.
+const NOTES: usize = 16_384;
+
+/// Keeps pods right for as long as it is polled.
+pub(super) async fn run(controller: &Controller) -> anyhow::Result<()> {
+    let (notes, receiver) = mpsc::channel(NOTES);
+    let sending = events::send(controller.client.clone(), controller.replica.clone(), receiver);
+    // The first arm to end is the last one that is polled.
+    tokio::select! {
+        ended = work(controller, notes) => ended,
+        () = sending => Ok(()),
+    }
+}
+
+async fn work(controller: &Controller, notes: mpsc::Sender<Note>) -> anyhow::Result<()> {
+    let mut changes = controller.published.changes.clone();
+    // Whatever is published from here on is seen below.
+    changes.mark_unchanged();
+    let mut index = snapshot(controller)?;
+    let mut ledger = Ledger::default();
+    let mut news = pin!(pods::watch(&controller.client));
+    let mut in_flight = FuturesUnordered::new();
+    let settings = &*controller.settings;
+    loop {
+        while in_flight.len() < AT_ONCE
+            && let Some(write) = ledger.next_write(Instant::now())
+        {
+            in_flight.push(write_one(&controller.client, write));
+        }
+        let wake = ledger.wake();
+        // Each arm is cancel-safe: a stream's next item, a change that stays one until it is seen,
+        // and a time.
+        tokio::select! {
+            published = changes.changed() => {
+                published.context("the index has ended")?;
+                index = snapshot(controller)?;
+                ledger.review(World { index: &index, settings, now: Instant::now() });
+            }
+            Some(item) = news.next() => {
+                take(&mut ledger, item, World { index: &index, settings, now: Instant::now() });
+            }
+            Some((write, outcome)) = in_flight.next() => {
+                let world = World { index: &index, settings, now: Instant::now() };
+                tell(&notes, ledger.finish(&write, outcome, world));
+            }
+            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
+                tell(&notes, ledger.due(Instant::now()));
+            }
+        }
+    }
+}
+
+fn snapshot(controller: &Controller) -> anyhow::Result<Arc<Index>> {
+    controller.published.snapshot.load_full().context("no snapshot has been published")
+}
+
+fn take(ledger: &mut Ledger, news: News, world: World<'_>) {
+    match news {
+        News::Restart => ledger.restart(),
+        News::Is(seen) => ledger.see(*seen, world),
+        News::Complete => ledger.complete(),
+        News::Gone(name) => ledger.gone(&name),
+    }
+}
+
+fn tell(sender: &mpsc::Sender<Note>, notes: impl IntoIterator<Item = Note>) {
+    for note in notes {
+        if note.is_warning {
+            let (pod, reason) = (&note.pod, note.reason);
+            tracing::warn!(%pod, reason, note = note.message, "pod told");
+        }
+        if sender.try_send(note).is_err() {
+            tracing::warn!(reason = "TooManyEvents", "an Event was dropped");
+        }
+    }
+}
+
+async fn write_one(client: &Client, write: Write) -> (Write, Outcome) {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &write.pod.namespace);
+    // The API server refuses the patch (409) if the pod is another one, or not any more as it was
+    // when this was decided.
+    let patch = Patch::Merge(json!({"metadata": {
+        "uid": write.uid,
+        "resourceVersion": write.resource_version,
+        "annotations": {IDENTITIES: write.change.annotation},
+    }}));
+    let parameters = PatchParams {
+        field_manager: Some("imdslet-controller".to_owned()),
+        ..PatchParams::default()
+    };
+    let patched = timeout(DEADLINE, pods.patch_metadata(&write.pod.name, &parameters, &patch));
+    let outcome = match patched.await {
+        Ok(Ok(pod)) => {
+            let annotations = pod.metadata.annotations.as_ref();
+            Outcome::Written {
+                annotation: annotations.and_then(|all| all.get(IDENTITIES)).cloned(),
+                resource_version: pod.metadata.resource_version.unwrap_or_default(),
+            }
+        }
+        Ok(Err(error)) if is_conflict(&error) => Outcome::Conflict,
+        Ok(Err(error)) if is_not_found(&error) => Outcome::NotFound,
+        Ok(Err(error)) => {
+            report(ask("patch", "", "pods"), &write.pod.to_string(), &error);
+            Outcome::Failed
+        }
+        Err(_) => {
+            tracing::warn!(pod = %write.pod, reason = "Timeout", "no answer about a pod");
+            Outcome::Failed
+        }
+    };
+    if matches!(outcome, Outcome::Written { .. }) {
+        tracing::info!(
+            pod = write.pod.name,
+            namespace = write.pod.namespace,
+            reason = write.change.kind.reason(),
+            identities = write.change.identities.join(", "),
+            "annotation written"
+        );
+    }
+    (write, outcome)
+}
