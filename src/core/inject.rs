@@ -128,9 +128,7 @@ impl Injection<'_> {
             Mode::Native => init.push(sidecar.container()),
             Mode::Container => {
                 edits.append("containers", self.has(List::Containers), vec![sidecar.container()]);
-                warnings.push(Warning::PlainSidecar {
-                    init_containers: self.pod.list(List::InitContainers).len(),
-                });
+                warnings.push(Warning::PlainSidecar);
             }
         }
         if !init.is_empty() {

@@ -47,12 +47,9 @@ pub enum Warning {
     /// The sidecar is one of the containers.
     #[error(
         "imdslet runs as a plain container (imdslet.dev/sidecar: container): no container waits \
-         for it, {init_containers} init containers are not served, and a Job does not end by itself"
+         for it, init containers are not served, and a Job does not end by itself"
     )]
-    PlainSidecar {
-        /// How many init containers the pod has.
-        init_containers: usize,
-    },
+    PlainSidecar,
     /// Another webhook put an init container before the sidecar.
     #[error(
         "init container `{container}` runs before imdslet and finds no token endpoint; register \
@@ -135,7 +132,7 @@ impl Warning {
             Self::Skipped(skipped) => skipped.reason.reason(),
             Self::OwnVariable { .. } => "OwnVariable",
             Self::HiddenProxy { .. } => "HiddenProxy",
-            Self::PlainSidecar { .. } => "PlainSidecar",
+            Self::PlainSidecar => "PlainSidecar",
             Self::ServedLate { .. } => "ServedLate",
             Self::OwnSysctl => "OwnSysctl",
             Self::PortTaken { .. } => "PortTaken",
