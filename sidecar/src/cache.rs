@@ -12,10 +12,9 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::answer::epoch;
 use crate::fault::Fault;
 use crate::resource::Resource;
-use crate::schedule::pause;
+use crate::schedule::{epoch, pause};
 use crate::source::{Fetch, Now, Token};
 
 /// Entries that are held at most. A pod asks for a handful; the bound is for one that asks for
