@@ -175,24 +175,14 @@ pub fn admit(
 
 /// Decides what the ephemeral containers of `pod` get that `before` did not have.
 ///
-/// # Errors
-///
-/// [`Refusal`], and nothing is changed. The caller admits the pod all the same: whoever debugs it
-/// needs no token.
-pub fn admit_ephemeral(
-    settings: &Settings,
-    pod: &PodView<'_>,
-    before: &PodView<'_>,
-) -> Result<Admission, Refusal> {
-    let sidecar = match pod.selector() {
-        Some(_) => own_sidecar(pod)?,
-        None => None,
-    };
+/// Nothing is refused here: whoever debugs a pod does not need a token for that.
+#[must_use]
+pub fn admit_ephemeral(settings: &Settings, pod: &PodView<'_>, before: &PodView<'_>) -> Admission {
+    let sidecar = own_sidecar(pod).ok().flatten().filter(|_| pod.selector().is_some());
     let Some((_, _, sidecar)) = sidecar else {
-        return Ok(Admission::untouched(Untouched::NoSidecar));
+        return Admission::untouched(Untouched::NoSidecar);
     };
-    let choices = Choices::read(pod, ("", None), settings)?;
-    let announcement = announcement_of(sidecar, &choices);
+    let announcement = announcement_of(sidecar, settings.port);
     let mut edits = Edits::default();
     let mut warnings = Vec::new();
     let old = before.list(List::EphemeralContainers);
@@ -204,7 +194,7 @@ pub fn admit_ephemeral(
         }
     }
     let outcome = Outcome::Injected { patch: Patch(edits.0), identities: Vec::new() };
-    Ok(Admission { outcome, warnings })
+    Admission { outcome, warnings }
 }
 
 fn unservable(pod: &PodView<'_>) -> Option<(Untouched, Warning)> {

@@ -85,7 +85,7 @@ impl Injection<'_> {
         let own = own_sidecar(self.pod)?;
         let announcement = if let Some((list, at, sidecar)) = own {
             report_order(self.pod, list, at, warnings);
-            announcement_of(sidecar, self.choices)
+            announcement_of(sidecar, self.choices.port)
         } else {
             check_names(self.pod, self.identities)?;
             self.announcement()
@@ -217,19 +217,16 @@ pub(crate) fn own_sidecar<'a>(
     }
 }
 
-/// What a sidecar that is already there was told decides, not what the pod would get today.
-pub(crate) fn announcement_of(sidecar: &Container<'_>, choices: &Choices) -> Announcement {
+/// What a sidecar that is already there was told decides, not what the pod would get today. `port`
+/// stands in where the arguments of a sidecar of another release are not understood.
+pub(crate) fn announcement_of(sidecar: &Container<'_>, port: u16) -> Announcement {
     let args = sidecar.args.as_deref().unwrap_or_default().iter().skip(1);
-    match ServeArgs::parse(args.map(|arg| &**arg)) {
-        Ok(args) if args.link_local => Announcement::Address,
-        Ok(args) => {
-            Announcement::Endpoint { port: args.port, header: HeaderValue::of_sidecar(sidecar) }
-        }
-        // A sidecar of another release, whose arguments are not known here.
-        Err(_) => {
-            Announcement::Endpoint { port: choices.port, header: HeaderValue::of_sidecar(sidecar) }
-        }
-    }
+    let port = match ServeArgs::parse(args.map(|arg| &**arg)) {
+        Ok(args) if args.link_local => return Announcement::Address,
+        Ok(args) => args.port,
+        Err(_) => port,
+    };
+    Announcement::Endpoint { port, header: HeaderValue::of_sidecar(sidecar) }
 }
 
 /// A later webhook may have put an init container before ours; it is served too late.

@@ -1,7 +1,6 @@
 //! What needs nothing but what `cargo test` has built: no network, no cluster, no fixed port.
 
 #![expect(
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,

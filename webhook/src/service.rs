@@ -89,8 +89,11 @@ fn decide(index: &Index, settings: &Settings, request: &Request<'_>) -> Result<A
         }
         (true, "ephemeralcontainers", "UPDATE") => {
             let before = request.old_object.map_or("{}", |object| object.get());
-            let (pod, before) = (PodView::read(object)?, PodView::read(before)?);
-            let decision = admit_ephemeral(settings, &pod, &before);
+            let (Ok(pod), Ok(before)) = (PodView::read(object), PodView::read(before)) else {
+                // The API server reads it better, or refuses it with better words.
+                return Ok(not_for_us(request));
+            };
+            let decision = Ok(admit_ephemeral(settings, &pod, &before));
             log(namespace, &pod, is_dry_run, &decision);
             decision
         }
