@@ -1,6 +1,6 @@
 //! `imdslet inject`: what the webhook would make of manifests, offline.
 
-use imdslet_core::admission::{Outcome, admit};
+use imdslet_core::admission::{Admission, Outcome, Untouched, admit};
 use imdslet_core::index::{Change, Index};
 use imdslet_core::objects::Object;
 use imdslet_core::pod::PodView;
@@ -103,9 +103,10 @@ impl Injected {
             return Ok(());
         };
         let text = pod.to_string();
-        let decision = PodView::read(&text)
-            .map_err(Into::into)
-            .and_then(|view| admit(index, settings, &site.namespace, &view));
+        let decision = PodView::opted_in(&text).map_err(Into::into).and_then(|view| match view {
+            Some(view) => admit(index, settings, &site.namespace, &view),
+            None => Ok(Admission::untouched(Untouched::NotOptedIn)),
+        });
         let admission = match decision {
             Ok(admission) => admission,
             Err(refusal) => {
@@ -131,7 +132,7 @@ impl Injected {
     /// # Errors
     ///
     /// The emitter's message; JSON values are never what it cannot write.
-    pub fn write(&self, format: Format) -> Result<String, serde_yaml::Error> {
+    pub fn write(&self, format: Format) -> Result<String, serde_saphyr::ser::Error> {
         Ok(match (format, self.documents.as_slice()) {
             (Format::Yaml, documents) => to_yaml(documents)?,
             (Format::Json, [one]) => format!("{one:#}\n"),

@@ -154,10 +154,13 @@ impl Injection<'_> {
         match context.map(|context| &context.sysctls) {
             None => edits.add(["spec", "securityContext"], json!({"sysctls": [entry]})),
             Some(None) => edits.add(["spec", "securityContext", "sysctls"], json!([entry])),
-            Some(Some(own)) if own.iter().any(|sysctl| *sysctl.name == *UNPRIVILEGED_PORTS) => {
-                warnings.push(Warning::OwnSysctl);
+            Some(Some(own)) => {
+                match own.iter().find(|sysctl| *sysctl.name == *UNPRIVILEGED_PORTS) {
+                    None => edits.add(["spec", "securityContext", "sysctls", "-"], entry),
+                    Some(own) if own.value.parse().is_ok_and(|first: u16| first <= 80) => {}
+                    Some(_) => warnings.push(Warning::OwnSysctl),
+                }
             }
-            Some(Some(_)) => edits.add(["spec", "securityContext", "sysctls", "-"], entry),
         }
     }
 

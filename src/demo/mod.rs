@@ -64,7 +64,7 @@ pub async fn run(programs: &Path, keep: bool) -> anyhow::Result<()> {
 
     story
         .step("The webhook is asked about the Deployment's pod, over TLS with its own certificate");
-    let webhook = start_webhook(&webhook, folder.path(), &cast, &entra.authority).await?;
+    let mut webhook = start_webhook(&webhook, folder.path(), &cast, &entra.authority).await?;
     story.line(&format!("$ {}", webhook.command));
     let admitted = cast.ask_webhook(&webhook, folder.path()).await?;
     story.line(&format!("POST https://{}/mutate: admitted", webhook.addr("admission")?));
@@ -78,7 +78,7 @@ pub async fn run(programs: &Path, keep: bool) -> anyhow::Result<()> {
     for line in node.files()? {
         story.line(&line);
     }
-    let running = node.start_sidecar(&sidecar).await?;
+    let mut running = node.start_sidecar(&sidecar).await?;
     story.before_and_after("in the pod", &node.injected_command(), "here", &running.command);
     let application = node.application(running.port("")?)?;
     for (injected, here) in application.variables() {
@@ -94,7 +94,11 @@ pub async fn run(programs: &Path, keep: bool) -> anyhow::Result<()> {
     story.end("Every step was true.");
     if keep {
         story.keep(&application.lines_to_try(VAULT, &cast.client_id));
-        std::future::pending::<()>().await;
+        // Both are cancel-safe, and only one of the arms is ever taken.
+        tokio::select! {
+            ended = webhook.ended() => return Err(ended),
+            ended = running.ended() => return Err(ended),
+        }
     }
     Ok(())
 }

@@ -45,8 +45,8 @@ pub(super) struct Program {
     /// The line with which it was started.
     pub(super) command: String,
     addrs: BTreeMap<String, SocketAddr>,
-    // Both are kept for what happens when they are dropped.
-    _child: Child,
+    // Kept for what happens when they are dropped.
+    child: Child,
     _log: JoinSet<()>,
 }
 
@@ -113,7 +113,7 @@ impl Program {
         // A pipe that nobody reads would stop the program once it is full.
         log.spawn(drain(lines));
         let command = format!("{shown} {}", args.join(" "));
-        Ok(Self { command, addrs, _child: child, _log: log })
+        Ok(Self { command, addrs, child, _log: log })
     }
 
     /// Where `server` listens.
@@ -124,6 +124,14 @@ impl Program {
     /// The port of [`Program::addr`].
     pub(super) fn port(&self, server: &str) -> anyhow::Result<u16> {
         Ok(self.addr(server)?.port())
+    }
+
+    /// Waits for an end that nobody asked for.
+    pub(super) async fn ended(&mut self) -> anyhow::Error {
+        match self.child.wait().await {
+            Ok(status) => anyhow::anyhow!("{} has ended: {status}", self.command),
+            Err(error) => anyhow::anyhow!("{} has ended: {error}", self.command),
+        }
     }
 
     /// Waits until the program says that it is ready.

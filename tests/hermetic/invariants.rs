@@ -147,6 +147,20 @@ async fn no_admission_body_reaches_the_webhooks_log() {
         let answer: Value = serde_json::from_slice(answer.body()).unwrap();
         assert_eq!(answer["response"]["allowed"], allowed, "{answer}");
     }
+    // What is wrong is told to whoever asked, and its words stay out of the log.
+    let mut port = pod(spec.clone(), "db");
+    port["metadata"]["annotations"] = json!({"imdslet.dev/port": MARKER});
+    let env = pod(json!({"containers": [{"name": "app", "env": MARKER}]}), "db");
+    let mount = json!({"containers": [{"name": MARKER, "volumeMounts": [{"name": "imdslet"}]}]});
+    for body in [
+        reviewed(&port),
+        reviewed(&env),
+        reviewed(&pod(mount, "db")),
+        json!(MARKER),
+        json!({"apiVersion": MARKER, "kind": MARKER}),
+    ] {
+        client.post_json(&url, &body).await.unwrap();
+    }
     let mut update = reviewed(&pod(spec, "db"));
     update["request"]["operation"] = json!("UPDATE");
     assert_eq!(client.post_json(&url, &update).await.unwrap().status(), 200);
@@ -157,7 +171,7 @@ async fn no_admission_body_reaches_the_webhooks_log() {
     webhook.signal(Signal::TERM);
     let ended = webhook.ended();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert_eq!(ended.stdout.matches(r#""pod":"web-1""#).count(), 3, "{}", ended.stdout);
+    assert_eq!(ended.stdout.matches(r#""pod":"web-1""#).count(), 5, "{}", ended.stdout);
     let log = ended.stdout + &ended.stderr;
     assert!(!log.contains(MARKER), "{log}");
 }

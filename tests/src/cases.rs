@@ -37,7 +37,7 @@ impl Case {
                 .and_then(|flag| flag.split_once('='))
                 .expect("a setting is written `# --flag=value`");
             let flag = FLAGS.iter().find(|flag| flag.name == name).expect("a setting that exists");
-            given.entry(flag.name).or_default().push(value.to_owned());
+            given.entry(flag.name).or_default().push(value.replace("\\n", "\n"));
         }
         let mut documents = Vec::new();
         documents::parse(&file.display().to_string(), &text, &mut documents).unwrap();
