@@ -43,6 +43,12 @@ pub enum ReadError {
         /// Why.
         cause: io::Error,
     },
+    /// A file has no object.
+    #[error("{0} has no object in it")]
+    Empty(String),
+    /// The bytes are no text.
+    #[error("{0} is not UTF-8 text; save it as UTF-8")]
+    Encoding(String),
     /// A folder has no file that could be one of manifests.
     #[error("{0} is a folder without a .yaml, .yml or .json file")]
     EmptyFolder(String),
@@ -70,8 +76,12 @@ pub fn read(files: &[PathBuf]) -> Result<Vec<Document>, ReadError> {
         let name = file.display().to_string();
         let failed = |file: &Path| {
             let file = file.display().to_string();
-            move |cause| ReadError::File { file, cause }
+            move |cause: io::Error| match cause.kind() {
+                io::ErrorKind::InvalidData => ReadError::Encoding(file),
+                _ => ReadError::File { file, cause },
+            }
         };
+        let before = documents.len();
         if name == "-" {
             let mut text = String::new();
             io::stdin().read_to_string(&mut text).map_err(failed(Path::new("(stdin)")))?;
@@ -88,6 +98,9 @@ pub fn read(files: &[PathBuf]) -> Result<Vec<Document>, ReadError> {
         } else {
             let text = fs::read_to_string(file).map_err(failed(file))?;
             parse(&name, &text, &mut documents)?;
+        }
+        if documents.len() == before {
+            return Err(ReadError::Empty(name));
         }
     }
     Ok(documents)

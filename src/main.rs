@@ -66,6 +66,7 @@ fn run_inject(args: InjectArgs) -> anyhow::Result<u8> {
     }
     let text = injected.write(args.output).context("cannot write the result")?;
     io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
+    complain(&injected.summary());
     Ok(0)
 }
 

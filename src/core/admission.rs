@@ -3,6 +3,7 @@
 use json_patch::Patch;
 
 use crate::choices::{AnnotationError, Choices, KEYS};
+use crate::contract::{PodIdentity, Source};
 use crate::index::Index;
 use crate::inject::{Edits, Injection, Reserved, announcement_of, own_sidecar};
 use crate::names::{IDENTITIES, VERSION};
@@ -11,7 +12,7 @@ use crate::pod::{List, PodView, Unreadable};
 use crate::resolve::{Resolution, resolve};
 use crate::resources::sidecar_resources;
 use crate::serve::Mode;
-use crate::settings::{Scope, Settings, WhenUnbound};
+use crate::settings::{Endpoint, Scope, Settings, WhenUnbound};
 use crate::warning::{Hold, Warning};
 
 /// What becomes of a pod that is admitted.
@@ -187,6 +188,7 @@ pub fn admit(
         }
     }
     report_skipped(&resolution, &mut warnings);
+    report_unserved(&resolution, &choices, &mut warnings);
     report_conflicts(pod, &choices, &mut warnings);
     let resources = sidecar_resources(pod, choices.resources.as_ref(), index.limits(namespace));
     let identities = &resolution.identities;
@@ -260,6 +262,21 @@ fn report_skipped(resolution: &Resolution, warnings: &mut Vec<Warning>) {
     let others = resolution.skipped.iter().skip(told);
     let unexpected = others.filter(|skipped| !skipped.reason.is_intended());
     warnings.extend(unexpected.cloned().map(Warning::Skipped));
+}
+
+/// Tells of what is injected already and comes to life with a later release.
+fn report_unserved(resolution: &Resolution, choices: &Choices, warnings: &mut Vec<Warning>) {
+    if choices.endpoint == Endpoint::LinkLocal {
+        let what = "this pod asks at 169.254.169.254 (imdslet.dev/endpoint: link-local)";
+        warnings.push(Warning::NotServedYet(what.to_owned()));
+    }
+    for usable in &resolution.identities {
+        let PodIdentity { name, source, .. } = &usable.identity;
+        if *source != Source::Federated {
+            let what = format!("AzureIdentity {name} has the source `{}`", source.as_str());
+            warnings.push(Warning::NotServedYet(what));
+        }
+    }
 }
 
 fn report_conflicts(pod: &PodView<'_>, choices: &Choices, warnings: &mut Vec<Warning>) {

@@ -188,7 +188,10 @@ impl Opting<'_> {
 /// serde_json's words without the place: it is one in a text that nobody has seen.
 fn cause(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    text.split(" at line ").next().unwrap_or_default().to_owned()
+    let cause = text.split(" at line ").next().unwrap_or_default();
+    // Usually a number or boolean of YAML, in a label or an annotation.
+    let hint = if cause.ends_with("expected a string") { "; write it in quotes" } else { "" };
+    format!("{cause}{hint}")
 }
 
 /// Why a text is no pod: where and what.

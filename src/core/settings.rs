@@ -254,7 +254,7 @@ pub type Given = BTreeMap<&'static str, Vec<String>>;
 
 /// A flag whose value cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--{flag} is `{value}`; it must be {expected}")]
+#[error("--{flag} ({variable}) is `{value}`; it must be {expected}", variable = variable(flag))]
 pub struct Mistake {
     /// The flag's name.
     pub flag: &'static str,
@@ -262,6 +262,11 @@ pub struct Mistake {
     pub value: String,
     /// What would be right.
     pub expected: String,
+}
+
+/// The variable that stands in for a flag.
+fn variable(flag: &str) -> &'static str {
+    FLAGS.iter().find(|known| known.name == flag).map_or("", |known| known.variable)
 }
 
 impl Settings {
@@ -530,17 +535,17 @@ mod tests {
         assert_eq!(
             mistakes.unwrap_err(),
             [
-                "--cloud is `german`; it must be `public` or `usgov` or `china`",
-                "--kubernetes-version is `new`; it must be a version such as 1.34",
-                "--tenant-id is `common`; it must be a tenant id (GUID) or a tenant's domain name",
-                "--authority is `http://login.example`; it must be an https URL of scheme, host \
+                "--cloud (IMDSLET_CLOUD) is `german`; it must be `public` or `usgov` or `china`",
+                "--kubernetes-version (IMDSLET_KUBERNETES_VERSION) is `new`; it must be a version such as 1.34",
+                "--tenant-id (AZURE_TENANT_ID) is `common`; it must be a tenant id (GUID) or a tenant's domain name",
+                "--authority (AZURE_AUTHORITY_HOST) is `http://login.example`; it must be an https URL of scheme, host \
                  and port alone",
-                "--allow-authority is `b.example`; it must be an https URL of scheme, host and \
+                "--allow-authority (IMDSLET_ALLOW_AUTHORITY) is `b.example`; it must be an https URL of scheme, host and \
                  port alone",
-                "--allow-managed is `yes`; it must be `true` or `false`",
-                "--extra-ca is `(a file)`; it must be a PEM file with certificates",
-                "--sidecar-run-as-user is `0`; it must be a uid from 1 to 2147483647, or none",
-                "--port is `80`; it must be a port from 1024 to 65535",
+                "--allow-managed (IMDSLET_ALLOW_MANAGED) is `yes`; it must be `true` or `false`",
+                "--extra-ca (IMDSLET_EXTRA_CA) is `(a file)`; it must be a PEM file with certificates",
+                "--sidecar-run-as-user (IMDSLET_SIDECAR_RUN_AS_USER) is `0`; it must be a uid from 1 to 2147483647, or none",
+                "--port (IMDSLET_PORT) is `80`; it must be a port from 1024 to 65535",
             ]
         );
     }

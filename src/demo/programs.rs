@@ -30,6 +30,12 @@ pub enum ProgramError {
         /// Where it was looked for.
         folder: PathBuf,
     },
+    /// There is no place for its files.
+    #[error("cannot make a temporary folder: {cause}; set TMPDIR to one that can be written")]
+    Folder {
+        /// Why not.
+        cause: String,
+    },
     /// It cannot be started, or has ended before it was ready.
     #[error("{program} does not start: {cause}")]
     NotStarted {
@@ -105,7 +111,8 @@ impl Program {
                     stderr.read_to_string(&mut words).await.ok();
                 }
                 let words = if words.trim().is_empty() { last_line } else { words };
-                return Err(failed(words.trim().to_owned()).into());
+                let status = child.wait().await.map_or_else(|e| e.to_string(), |s| s.to_string());
+                return Err(failed(format!("{} ({status})", words.trim())).into());
             }
             Err(_) => return Err(failed(format!("it does not listen after {START:?}")).into()),
         }

@@ -52,7 +52,7 @@ fn the_demo_tells_its_story_and_leaves_nothing_behind() {
     ] {
         assert!(ended.stdout.contains(line), "`{line}` is missing: {}", ended.stdout);
     }
-    assert_eq!(lines.last(), Some(&"Every step was true."));
+    assert_eq!(lines.last(), Some(&"All 7 steps are true."));
     // A token in a terminal is a token in a recording.
     let is_token = |word: &str| word.contains("eyJ") && word.len() > 200;
     assert!(!ended.stdout.split(['"', ' ']).any(is_token), "{}", ended.stdout);
