@@ -142,7 +142,11 @@ impl FromArgMatches for SettingsArgs {
 
 /// A flag of the settings. `--flag` and `--flag=false` both turn a switch, as for the webhook.
 fn arg(flag: &'static Flag) -> Arg {
-    let arg = Arg::new(flag.name).long(flag.name).env(flag.variable).hide_env(true).help(flag.help);
+    let arg = Arg::new(flag.name)
+        .long(flag.name)
+        .env(flag.variable)
+        .hide_env_values(true)
+        .help(flag.help);
     let arg = arg.action(ArgAction::Append);
     if flag.value.is_empty() {
         arg.value_name("BOOL").num_args(0..=1).require_equals(true).default_missing_value("true")

@@ -5,8 +5,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// One document of a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +43,12 @@ pub enum ReadError {
         /// Why.
         cause: io::Error,
     },
+    /// A file has no object.
+    #[error("{0} has no object in it")]
+    Empty(String),
+    /// The bytes are no text.
+    #[error("{0} is not UTF-8 text; save it as UTF-8")]
+    Encoding(String),
     /// A folder has no file that could be one of manifests.
     #[error("{0} is a folder without a .yaml, .yml or .json file")]
     EmptyFolder(String),
@@ -60,7 +65,7 @@ pub enum ReadError {
     NoObject(Place),
 }
 
-/// Reads all documents of `files`, in their order; empty documents count but are left out.
+/// Reads all documents of `files`, in their order; empty documents are left out and not counted.
 ///
 /// # Errors
 ///
@@ -71,8 +76,12 @@ pub fn read(files: &[PathBuf]) -> Result<Vec<Document>, ReadError> {
         let name = file.display().to_string();
         let failed = |file: &Path| {
             let file = file.display().to_string();
-            move |cause| ReadError::File { file, cause }
+            move |cause: io::Error| match cause.kind() {
+                io::ErrorKind::InvalidData => ReadError::Encoding(file),
+                _ => ReadError::File { file, cause },
+            }
         };
+        let before = documents.len();
         if name == "-" {
             let mut text = String::new();
             io::stdin().read_to_string(&mut text).map_err(failed(Path::new("(stdin)")))?;
@@ -89,6 +98,9 @@ pub fn read(files: &[PathBuf]) -> Result<Vec<Document>, ReadError> {
         } else {
             let text = fs::read_to_string(file).map_err(failed(file))?;
             parse(&name, &text, &mut documents)?;
+        }
+        if documents.len() == before {
+            return Err(ReadError::Empty(name));
         }
     }
     Ok(documents)
@@ -114,107 +126,86 @@ fn manifests_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
 ///
 /// [`ReadError::Syntax`] or [`ReadError::NoObject`], for the first document that is wrong.
 pub fn parse(file: &str, text: &str, documents: &mut Vec<Document>) -> Result<(), ReadError> {
-    // JSON first where it looks so: its own parser is stricter, and names its own mistakes.
-    if text.trim_start().starts_with('{')
-        && let Ok(value) = serde_json::from_str(text)
-    {
-        documents.push(Document { place: Place { file: file.to_owned(), number: 1 }, value });
-        return Ok(());
-    }
-    for (at, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
-        let place = Place { file: file.to_owned(), number: at + 1 };
-        let syntax = |problem: String| ReadError::Syntax { place: place.clone(), problem };
-        let mut value =
-            serde_yaml::Value::deserialize(document).map_err(|error| syntax(error.to_string()))?;
-        value.apply_merge().map_err(|error| syntax(error.to_string()))?;
-        match to_json(value).map_err(syntax)? {
-            Value::Null => {}
-            value @ Value::Object(_) => documents.push(Document { place, value }),
-            _ => return Err(ReadError::NoObject(place)),
+    // Editors on Windows write one.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let place = |number| Place { file: file.to_owned(), number };
+    if is_json(text) {
+        let mut values = Vec::new();
+        for value in serde_json::Deserializer::from_str(text).into_iter() {
+            values.push(value.map_err(|error| ReadError::Syntax {
+                place: place(values.len() + 1),
+                problem: error.to_string(),
+            })?);
         }
+        return take(values, place, documents);
+    }
+    let mut bytes = text.as_bytes();
+    let mut values = Vec::new();
+    for value in serde_saphyr::read_with_options::<_, Value>(&mut bytes, as_kubectl()) {
+        match value {
+            Ok(value) => values.push(value),
+            Err(error) => {
+                let place = place(values.len() + 1);
+                let problem = error.without_snippet().to_string();
+                // A hint for programmers, not for people.
+                let problem =
+                    problem.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
+                return Err(ReadError::Syntax { place, problem });
+            }
+        }
+    }
+    take(values, place, documents)
+}
+
+/// Whether a text is meant as JSON. Much of YAML is no JSON, but much of broken JSON is YAML.
+fn is_json(text: &str) -> bool {
+    let inside = text.trim_start().strip_prefix('{').map(str::trim_start);
+    inside.is_some_and(|inside| inside.starts_with('"') || inside.starts_with('}'))
+}
+
+fn take(
+    values: Vec<Value>,
+    place: impl Fn(usize) -> Place,
+    documents: &mut Vec<Document>,
+) -> Result<(), ReadError> {
+    for (at, value) in values.into_iter().enumerate() {
+        let place = place(at + 1);
+        if !value.is_object() {
+            return Err(ReadError::NoObject(place));
+        }
+        documents.push(Document { place, value });
     }
     Ok(())
 }
 
-/// YAML as kubectl reads it: keys that look like numbers or booleans are strings all the same.
-fn to_json(value: serde_yaml::Value) -> Result<Value, String> {
-    use serde_yaml::Value as Yaml;
-    Ok(match value {
-        Yaml::Null => Value::Null,
-        Yaml::Bool(flag) => Value::Bool(flag),
-        Yaml::String(text) => Value::String(text),
-        Yaml::Number(number) => serde_json::to_value(&number).map_err(|error| error.to_string())?,
-        Yaml::Sequence(items) => {
-            Value::Array(items.into_iter().map(to_json).collect::<Result<_, _>>()?)
-        }
-        Yaml::Mapping(entries) => {
-            let mut map = Map::new();
-            for (key, value) in entries {
-                let key = match key {
-                    Yaml::String(text) => text,
-                    Yaml::Number(number) => number.to_string(),
-                    Yaml::Bool(flag) => flag.to_string(),
-                    _ => return Err("a key must be a string".to_owned()),
-                };
-                map.insert(key, to_json(value)?);
-            }
-            Value::Object(map)
-        }
-        Yaml::Tagged(tagged) => return Err(format!("Kubernetes knows no tag {}", tagged.tag)),
-    })
+/// YAML as kubectl reads it, which is 1.1: `0644` is a number, and `yes` is a boolean.
+fn as_kubectl() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        // A dump of a large cluster has millions of nodes. What must end is the growth of aliases,
+        // which has bounds of its own.
+        budget: None,
+        legacy_octal_numbers: true,
+        strict_booleans: false,
+        reject_unsupported_tags: true,
+    }
 }
 
-/// Documents as YAML, each after a `---`, for the parsers of YAML 1.1 too, as kubectl's is.
+/// Documents as YAML, each after a `---`. What YAML 1.1 would take for another type is quoted.
 ///
 /// # Errors
 ///
 /// The emitter's message, for what YAML cannot hold; JSON values are never that.
 pub fn to_yaml<'a>(
     values: impl IntoIterator<Item = &'a Value>,
-) -> Result<String, serde_yaml::Error> {
+) -> Result<String, serde_saphyr::ser::Error> {
+    // Lines are never folded: the pod's identities are one long one.
+    let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };
     let mut text = String::new();
     for value in values {
         text.push_str("---\n");
-        text.push_str(&quoted_for_yaml_1_1(value)?);
+        text.push_str(&serde_saphyr::to_string_with_options(value, options.clone())?);
     }
     Ok(text)
-}
-
-/// `serde_yaml` leaves `yes`, `on`, `1_000` or `<<` plain, which are strings in YAML 1.2 and are
-/// none in 1.1. A mark that forces quotes is added to such strings and taken out of the text again.
-fn quoted_for_yaml_1_1(value: &Value) -> Result<String, serde_yaml::Error> {
-    let plain = serde_yaml::to_string(value)?;
-    // One more mark than the text has places for is enough to find one that is not in it.
-    let mark = (0..=plain.len())
-        .map(|number| format!(" #quoted-{number}"))
-        .find(|mark| !plain.contains(mark.as_str()))
-        .unwrap_or_default();
-    let marked = serde_yaml::to_string(&marked(value, &mark))?;
-    Ok(marked.replace(&mark, ""))
-}
-
-fn marked(value: &Value, mark: &str) -> Value {
-    let text = |text: &str| {
-        if is_ambiguous(text) { format!("{text}{mark}") } else { text.to_owned() }
-    };
-    match value {
-        Value::String(string) => Value::String(text(string)),
-        Value::Array(items) => items.iter().map(|item| marked(item, mark)).collect(),
-        Value::Object(map) => {
-            let entries = map.iter().map(|(key, value)| (text(key), marked(value, mark)));
-            Value::Object(entries.collect())
-        }
-        other => other.clone(),
-    }
-}
-
-/// Whether a plain scalar of this text could be something else than a string in YAML 1.1. Quotes
-/// are never wrong, so numbers and dates are recognised by how they begin.
-fn is_ambiguous(text: &str) -> bool {
-    let is_simple = text.bytes().all(|b| b.is_ascii_graphic() && !b"'\"\\".contains(&b));
-    let begins = text.starts_with(|c: char| c.is_ascii_digit() || "+-.=<~".contains(c));
-    let words = ["y", "n", "yes", "no", "on", "off"];
-    is_simple && (begins || words.iter().any(|word| text.eq_ignore_ascii_case(word)))
 }
 
 #[cfg(test)]
@@ -249,23 +240,35 @@ mod tests {
     #[test]
     fn a_mistake_is_named_with_file_document_and_line() {
         let cases = [
-            (
-                "a: 1\n---\nb: [\n",
-                "app.yaml, document 2: did not find expected node content at line 4",
-            ),
-            ("a: 1\na: 2\n", "app.yaml, document 1: duplicate entry with key \"a\""),
-            ("- a\n", "app.yaml, document 1: a document must be a Kubernetes object; this is none"),
-            ("a: !secret x\n", "app.yaml, document 1: Kubernetes knows no tag !secret"),
-            ("{\"a\": ", "app.yaml, document 1: did not find expected node content"),
+            ("a: 1\n---\nb: [\n", "document 2: unclosed bracket '[' at line 3, column 4"),
+            ("a: 1\na: 2\n", "document 1: duplicate mapping key: a at line 2, column 1"),
+            ("- a\n", "document 1: a document must be a Kubernetes object; this is none"),
+            ("a: !secret x\n", "document 1: unsupported tag `!secret` at line 1, column 12"),
+            ("{\"a\": ", "document 1: EOF while parsing a value at line 1 column 6"),
+            ("{\"a\": 1}\n{\"b\": }", "document 2: expected value at line 2 column 7"),
         ];
         for (text, expected) in cases {
-            let error = values(text).unwrap_err();
-            assert!(error.starts_with(expected), "{error}");
+            assert_eq!(values(text).unwrap_err(), format!("app.yaml, {expected}"));
         }
     }
 
     #[test]
-    fn what_is_written_is_read_as_the_same_by_yaml_1_1_and_1_2() {
+    fn scalars_are_what_kubectl_takes_them_for() {
+        let text = "mode: 0644\nhost: no\ntty: yes\ncount: 1_000\nquoted: ['0644', \"no\", '1']\n";
+        let expected = json!({
+            "mode": 420, "host": false, "tty": true, "count": 1000, "quoted": ["0644", "no", "1"],
+        });
+        assert_eq!(values(text).unwrap(), [expected]);
+    }
+
+    #[test]
+    fn json_objects_may_follow_one_another_and_a_byte_order_mark_is_no_content() {
+        assert_eq!(values("{\"a\":1}\n{\"b\":2}").unwrap(), [json!({"a": 1}), json!({"b": 2})]);
+        assert_eq!(values("\u{feff}a: 1\n").unwrap(), [json!({"a": 1})]);
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same() {
         let words = [
             "yes",
             "No",
@@ -283,16 +286,25 @@ mod tests {
             "plain",
             "a: b",
             "two\nlines",
+            "two\nlines\n",
+            " ",
             "it's",
-            "#quoted-0",
-            "x #quoted-0",
+            "0644",
+            "1e3",
+            "\u{7}",
+            "\u{1f512}",
+            "- x",
+            "#no comment",
+            "{",
+            "%",
         ];
-        let value = json!({"words": words, "on": {"yes": 1}});
+        let long = "word ".repeat(100);
+        let value =
+            json!({"words": words, "on": {"yes": 1, "1": 2}, "long": long, "empty": [{}, []]});
         let text = to_yaml([&value]).unwrap();
-        for word in ["'yes'", "'No'", "'on'", "'1_000'", "'12:30:45'", "'<<'", "'2001-01-01'"] {
-            assert!(text.contains(&format!("- {word}\n")), "{text}");
-        }
-        assert!(text.contains("\n'on':\n  'yes': 1\n"), "{text}");
         assert_eq!(values(&text).unwrap(), [value]);
+        // And by a parser of YAML 1.2.
+        let other: Value = serde_yaml::from_str(&text).unwrap();
+        assert_eq!(other["words"], json!(words));
     }
 }

@@ -1,7 +1,10 @@
 //! `imdslet inject`: what the webhook would make of manifests, offline.
 
-use imdslet_core::admission::{Outcome, admit};
+use std::collections::BTreeMap;
+
+use imdslet_core::admission::{Admission, Outcome, Untouched, admit};
 use imdslet_core::index::{Change, Index};
+use imdslet_core::names::POD_LABEL;
 use imdslet_core::objects::Object;
 use imdslet_core::pod::PodView;
 use imdslet_core::settings::Settings;
@@ -19,7 +22,8 @@ pub enum Format {
     Yaml,
     /// The documents as JSON: one as it is, several as a List.
     Json,
-    /// A line of JSON for each pod, with the patch that it gets.
+    /// A line of JSON for each pod: the object that holds it, and the patch, whose paths start at
+    /// the pod.
     Patch,
 }
 
@@ -34,6 +38,8 @@ pub struct Injected {
     pub warnings: Vec<String>,
     /// Which pods are refused and why, one line each.
     pub refusals: Vec<String>,
+    /// How many pods get at least one identity, wait for one, and are left as they are.
+    counts: [usize; 3],
 }
 
 /// Why a patch could not be applied, which is a mistake of ours.
@@ -59,6 +65,12 @@ pub fn inject(
     for mut document in documents {
         for site in pods(&document.value, default_namespace) {
             let place = format!("{}, {}", document.place, site.object);
+            if site.is_label_misplaced {
+                injected.warnings.push(format!(
+                    "{place}: its own label {POD_LABEL} does not reach its pods; move it to the \
+                     labels of the pod template"
+                ));
+            }
             injected.pod(&mut document.value, &site, &place, &index, settings)?;
         }
         injected.documents.push(document.value);
@@ -70,14 +82,20 @@ pub fn inject(
 #[must_use]
 pub fn index(documents: &[Document], default_namespace: &str, warnings: &mut Vec<String>) -> Index {
     let mut index = Index::default();
+    let mut known = BTreeMap::new();
     for document in documents {
         for (_, value) in objects(&document.value) {
             let place = &document.place;
             match Object::read(value, default_namespace) {
                 Ok(None) => {}
                 Ok(Some(object)) => {
+                    let (kind, name) = object.id();
+                    if let Some(earlier) = known.insert((kind, name.clone()), place) {
+                        warnings.push(format!(
+                            "{place}, {kind}/{name}: repeats {earlier}; the last one counts"
+                        ));
+                    }
                     if let Some(fault) = object.fault() {
-                        let (kind, name) = object.id();
                         warnings.push(format!("{place}, {kind}/{name}: {fault}"));
                     }
                     index.apply(Change::Applied(Box::new(object)));
@@ -103,9 +121,10 @@ impl Injected {
             return Ok(());
         };
         let text = pod.to_string();
-        let decision = PodView::read(&text)
-            .map_err(Into::into)
-            .and_then(|view| admit(index, settings, &site.namespace, &view));
+        let decision = PodView::opted_in(&text).map_err(Into::into).and_then(|view| match view {
+            Some(view) => admit(index, settings, &site.namespace, &view),
+            None => Ok(Admission::untouched(Untouched::NotOptedIn)),
+        });
         let admission = match decision {
             Ok(admission) => admission,
             Err(refusal) => {
@@ -114,10 +133,13 @@ impl Injected {
             }
         };
         self.warnings.extend(admission.warnings.iter().map(|w| format!("{place}: {w}")));
-        let patch = match admission.outcome {
-            Outcome::Injected { patch, .. } => patch,
-            Outcome::Untouched(_) => Patch::default(),
+        let (patch, count) = match admission.outcome {
+            Outcome::Injected { patch, identities } => (patch, usize::from(identities.is_empty())),
+            Outcome::Untouched(_) => (Patch::default(), 2),
         };
+        if let Some(count) = self.counts.get_mut(count) {
+            *count += 1;
+        }
         json_patch::patch(pod, &patch).map_err(|error| Inapplicable {
             object: site.object.clone(),
             cause: error.to_string(),
@@ -126,12 +148,22 @@ impl Injected {
         Ok(())
     }
 
+    /// What came of all pods, in one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let [bound, waiting, untouched] = self.counts;
+        let hint = if waiting > 0 { "; only the given files were looked at" } else { "" };
+        format!(
+            "pods: {bound} with an identity, {waiting} waiting for one, {untouched} left alone{hint}"
+        )
+    }
+
     /// The result as text.
     ///
     /// # Errors
     ///
     /// The emitter's message; JSON values are never what it cannot write.
-    pub fn write(&self, format: Format) -> Result<String, serde_yaml::Error> {
+    pub fn write(&self, format: Format) -> Result<String, serde_saphyr::ser::Error> {
         Ok(match (format, self.documents.as_slice()) {
             (Format::Yaml, documents) => to_yaml(documents)?,
             (Format::Json, [one]) => format!("{one:#}\n"),

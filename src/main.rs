@@ -66,6 +66,7 @@ fn run_inject(args: InjectArgs) -> anyhow::Result<u8> {
     }
     let text = injected.write(args.output).context("cannot write the result")?;
     io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
+    complain(&injected.summary());
     Ok(0)
 }
 
@@ -91,17 +92,20 @@ fn block_on(task: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8
     runtime.context("cannot start threads")?.block_on(task)
 }
 
-/// Waits for SIGINT or SIGTERM.
+/// Waits for SIGINT, SIGTERM, or for the terminal to be closed.
 async fn told_to_end() {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+    ) else {
         return std::future::pending().await;
     };
-    // Both are cancel-safe.
+    // All are cancel-safe.
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
 }
 

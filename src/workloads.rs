@@ -1,5 +1,6 @@
 //! Where pods are in Kubernetes objects.
 
+use imdslet_core::names::POD_LABEL;
 use serde_json::Value;
 
 /// A pod, or the template of one, inside a document.
@@ -11,6 +12,8 @@ pub struct PodSite {
     pub namespace: String,
     /// JSON pointer of the pod in the document; empty if the document is the pod.
     pub pointer: String,
+    /// The object has the label that its pods should have, and they do not.
+    pub is_label_misplaced: bool,
 }
 
 /// The objects of a document: itself, or the items of a List, of a List in it, and so on. With
@@ -49,6 +52,9 @@ pub fn pods(document: &Value, default_namespace: &str) -> Vec<PodSite> {
                 object: format!("{}/{namespace}/{name}", text(object, "kind")?),
                 namespace: namespace.to_owned(),
                 pointer: format!("{pointer}{inside}"),
+                is_label_misplaced: !inside.is_empty()
+                    && has_label(object)
+                    && !object.pointer(inside).is_some_and(has_label),
             })
         })
         .collect()
@@ -66,8 +72,13 @@ fn pointer_of(object: &Value) -> Option<&'static str> {
         | ("batch", "Job")
         | ("", "ReplicationController") => Some("/spec/template"),
         ("batch", "CronJob") => Some("/spec/jobTemplate/spec/template"),
-        _ => None,
+        // Controllers of others, such as Argo's Rollout: the webhook sees their pods too.
+        _ => object.pointer("/spec/template/spec/containers").map(|_| "/spec/template"),
     }
+}
+
+fn has_label(object: &Value) -> bool {
+    object.pointer("/metadata/labels").and_then(|labels| labels.get(POD_LABEL)).is_some()
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
@@ -96,6 +107,11 @@ mod tests {
             ("serving.example/v1", "Job", None),
             ("v1", "Service", None),
         ];
+        let rollout = json!({
+            "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "metadata": {"name": "x"},
+            "spec": {"template": {"spec": {"containers": []}}},
+        });
+        assert_eq!(pods(&rollout, "web")[0].pointer, "/spec/template");
         for (api_version, kind, pointer) in cases {
             let found = pods(&object(api_version, kind), "web");
             assert_eq!(found.first().map(|site| site.pointer.as_str()), pointer, "{kind}");

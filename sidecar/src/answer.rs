@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::cache::Missing;
 use crate::request::{self, Protocol};
+use crate::schedule::epoch;
 use crate::selection;
 use crate::source::Token;
 
@@ -188,11 +189,6 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     ];
     answer.headers_mut().extend(headers);
     answer
-}
-
-/// Whole seconds since the Unix epoch.
-pub(crate) fn epoch(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// `MM/dd/yyyy HH:mm:ss +00:00`, as App Service wrote it in 2017.

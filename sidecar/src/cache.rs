@@ -12,10 +12,9 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::answer::epoch;
 use crate::fault::Fault;
 use crate::resource::Resource;
-use crate::schedule::pause;
+use crate::schedule::{epoch, pause};
 use crate::source::{Fetch, Now, Token};
 
 /// Entries that are held at most. A pod asks for a handful; the bound is for one that asks for
@@ -117,20 +116,20 @@ impl Cache {
     }
 
     /// The token of `identity` for `resource`: the one that is held while it is valid, else the
-    /// outcome of the one fetch that all who ask wait for.
+    /// outcome of the one fetch that all who ask wait for. Says whether it had to be waited for.
     pub(crate) async fn token(
         &self,
         identity: &PodIdentity,
         resource: &Resource,
-    ) -> Result<Arc<Token>, Missing> {
+    ) -> Result<(Arc<Token>, bool), Missing> {
         let mut outcome = match self.look(identity, resource)? {
-            Look::Held(token) => return Ok(token),
+            Look::Held(token) => return Ok((token, false)),
             Look::Wait(outcome) => outcome,
         };
         // Whoever leaves here leaves alone: the fetch has its own task. The sender goes away
         // without an outcome when the entry was dropped.
         match outcome.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(outcome)) => outcome.clone(),
+            Ok(Some(outcome)) => outcome.clone().map(|token| (token, true)),
             Ok(None) | Err(_) => Err(Missing::Dropped),
         }
     }
@@ -236,7 +235,7 @@ impl Cache {
             Token::new(fetched, now, seed).map(Arc::new).map_err(|_| Fault::Expired)
         });
         let duration = began.elapsed();
-        let (name, resource) = (identity.name.as_str(), key.resource.as_str());
+        let (name, resource) = (identity.name.as_str(), key.resource.start());
         match &token {
             Ok(token) => tracing::info!(
                 identity = name,

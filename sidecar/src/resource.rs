@@ -38,6 +38,12 @@ impl Resource {
         &self.0
     }
 
+    /// Its beginning, for a line of a log: it is the client's text, and may be long.
+    pub(crate) fn start(&self) -> &str {
+        let end = self.0.char_indices().nth(200).map_or(self.0.len(), |(end, _)| end);
+        self.0.get(..end).unwrap_or_default()
+    }
+
     /// The scope of Entra ID's v2.0 endpoint.
     ///
     /// A trailing slash stays: `https://database.windows.net/` gives

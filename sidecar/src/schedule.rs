@@ -105,6 +105,11 @@ pub(crate) fn pause(
     own.max(retry_after.unwrap_or_default().min(LONGEST_ASKED))
 }
 
+/// Whole seconds since the Unix epoch.
+pub(crate) fn epoch(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,9 +27,9 @@ pub(crate) enum Refusal {
     /// The ids asked for are not repeated: the client knows them.
     #[error(
         "no identity of this pod has the {asked} of the request; the pod has {names}; send the id \
-         of one of these, or none for the first"
+         of one of these, or none for the first{hint}"
     )]
-    Unknown { asked: String, names: String },
+    Unknown { asked: String, names: String, hint: &'static str },
     #[error(
         "identity {identity} gives no token for this resource; its annotation \
          imdslet.dev/allowed-resources allows {allowed}"
@@ -108,7 +108,15 @@ fn unknown(pod: &PodIdentities, selector: &Selector) -> Refusal {
     .filter_map(|(name, value)| value.as_ref().map(|_| name))
     .collect();
     let names: Vec<_> = pod.identities.iter().map(|identity| identity.name.as_str()).collect();
-    Refusal::Unknown { asked: asked.join(" and "), names: names.join(", ") }
+    let unstated = pod.identities.iter().any(|identity| identity.object_id.is_none());
+    let hint = match selector.object_id {
+        Some(_) if unstated => {
+            "; an object id is known from the annotation imdslet.dev/object-id of an AzureIdentity, \
+             or from a token that is held"
+        }
+        _ => "",
+    };
+    Refusal::Unknown { asked: asked.join(" and "), names: names.join(", "), hint }
 }
 
 #[cfg(test)]

@@ -93,7 +93,12 @@ impl Endpoint {
         let identity = select(pod, selector, resource, |identity, object_id| {
             cache.has_object_id(identity, object_id)
         })?;
-        let token = cache.token(identity, resource).await?;
+        let (token, waited) = cache.token(identity, resource).await?;
+        // Its binding may have gone while it was fetched.
+        if waited && !self.view().pod.as_ref().is_some_and(|pod| pod.identities.contains(identity))
+        {
+            return Err(Waited::Dropped);
+        }
         Ok(answer::token(&token, &identity.client_id, resource.as_str(), *protocol, now()))
     }
 

@@ -9,7 +9,7 @@ use imdslet_core::contract::PodIdentity;
 use crate::claims::Claims;
 use crate::fault::Fault;
 use crate::resource::Resource;
-use crate::schedule::{Expired, Schedule};
+use crate::schedule::{Expired, Schedule, epoch};
 use crate::secret::Secret;
 
 /// The wall clock. An argument, so that tests decide what time it is.
@@ -47,7 +47,7 @@ impl Token {
         let claims = Claims::of(fetched.access_token.reveal());
         Ok(Self {
             schedule: Schedule::new(now, fetched.expires_on)?.spread(seed),
-            not_before: claims.nbf.unwrap_or_else(|| crate::answer::epoch(now)),
+            not_before: claims.nbf.unwrap_or_else(|| epoch(now)),
             object_id: claims.oid,
             access_token: fetched.access_token,
         })

@@ -3,6 +3,7 @@
 use json_patch::Patch;
 
 use crate::choices::{AnnotationError, Choices, KEYS};
+use crate::contract::{PodIdentity, Source};
 use crate::index::Index;
 use crate::inject::{Edits, Injection, Reserved, announcement_of, own_sidecar};
 use crate::names::{IDENTITIES, VERSION};
@@ -11,7 +12,7 @@ use crate::pod::{List, PodView, Unreadable};
 use crate::resolve::{Resolution, resolve};
 use crate::resources::sidecar_resources;
 use crate::serve::Mode;
-use crate::settings::{Settings, WhenUnbound};
+use crate::settings::{Endpoint, Scope, Settings, WhenUnbound};
 use crate::warning::{Hold, Warning};
 
 /// What becomes of a pod that is admitted.
@@ -77,10 +78,14 @@ pub enum Refusal {
     Unbound(String),
     /// It cannot be served, and unbound pods are denied.
     #[error(
-        "a pod with {0} gets no identity from imdslet (imdslet.dev/when-unbound: deny); remove \
-         the aadpodidbinding label, or {0}"
+        "a pod {what} gets no identity from imdslet (imdslet.dev/when-unbound: deny); {remedy}"
     )]
-    Unservable(&'static str),
+    Unservable {
+        /// What is in the way.
+        what: &'static str,
+        /// What would mend it.
+        remedy: &'static str,
+    },
 }
 
 impl Refusal {
@@ -93,7 +98,7 @@ impl Refusal {
             Self::Annotation(_) => "InvalidAnnotation",
             Self::Reserved(_) => "ReservedName",
             Self::Unbound(_) => "Unbound",
-            Self::Unservable(_) => "Unservable",
+            Self::Unservable { .. } => "Unservable",
         }
     }
 }
@@ -115,7 +120,9 @@ impl Untouched {
 }
 
 impl Admission {
-    fn untouched(why: Untouched) -> Self {
+    /// Admitted as it is, and nobody needs to know more.
+    #[must_use]
+    pub fn untouched(why: Untouched) -> Self {
         Self { outcome: Outcome::Untouched(why), warnings: Vec::new() }
     }
 }
@@ -152,10 +159,16 @@ pub fn admit(
     let choices = Choices::read(pod, (namespace, own_namespace), settings)?;
     if let Some((why, warning)) = unservable(pod) {
         return match choices.when_unbound {
-            WhenUnbound::Deny => Err(Refusal::Unservable(match why {
-                Untouched::Windows => "a Windows node",
-                _ => "spec.hostNetwork",
-            })),
+            WhenUnbound::Deny => Err(match why {
+                Untouched::Windows => Refusal::Unservable {
+                    what: "on Windows",
+                    remedy: "remove its aadpodidbinding label",
+                },
+                _ => Refusal::Unservable {
+                    what: "with spec.hostNetwork",
+                    remedy: "remove that, or its aadpodidbinding label",
+                },
+            }),
             WhenUnbound::Wait => {
                 Ok(Admission { outcome: Outcome::Untouched(why), warnings: vec![warning] })
             }
@@ -163,7 +176,19 @@ pub fn admit(
     }
     let resolution = resolve(index, settings, namespace, selector, choices.endpoint);
     let mut warnings = Vec::new();
-    report_resolution(&resolution, selector, &choices, &mut warnings)?;
+    let hold = match choices.sidecar {
+        Mode::Native if own_sidecar(pod)?.is_none() => Hold::Held,
+        // A sidecar that is already there has no probe that could hold anybody.
+        _ => Hold::Free,
+    };
+    if let Some(why) = unbound(&resolution, settings, namespace, selector) {
+        match choices.when_unbound {
+            WhenUnbound::Deny => return Err(Refusal::Unbound(why)),
+            WhenUnbound::Wait => warnings.push(Warning::Unbound(why, hold)),
+        }
+    }
+    report_skipped(&resolution, &mut warnings);
+    report_unserved(&resolution, &choices, &mut warnings);
     report_conflicts(pod, &choices, &mut warnings);
     let resources = sidecar_resources(pod, choices.resources.as_ref(), index.limits(namespace));
     let identities = &resolution.identities;
@@ -175,24 +200,14 @@ pub fn admit(
 
 /// Decides what the ephemeral containers of `pod` get that `before` did not have.
 ///
-/// # Errors
-///
-/// [`Refusal`], and nothing is changed. The caller admits the pod all the same: whoever debugs it
-/// needs no token.
-pub fn admit_ephemeral(
-    settings: &Settings,
-    pod: &PodView<'_>,
-    before: &PodView<'_>,
-) -> Result<Admission, Refusal> {
-    let sidecar = match pod.selector() {
-        Some(_) => own_sidecar(pod)?,
-        None => None,
-    };
+/// Nothing is refused here: whoever debugs a pod does not need a token for that.
+#[must_use]
+pub fn admit_ephemeral(settings: &Settings, pod: &PodView<'_>, before: &PodView<'_>) -> Admission {
+    let sidecar = own_sidecar(pod).ok().flatten().filter(|_| pod.selector().is_some());
     let Some((_, _, sidecar)) = sidecar else {
-        return Ok(Admission::untouched(Untouched::NoSidecar));
+        return Admission::untouched(Untouched::NoSidecar);
     };
-    let choices = Choices::read(pod, ("", None), settings)?;
-    let announcement = announcement_of(sidecar, &choices);
+    let announcement = announcement_of(sidecar, settings.port);
     let mut edits = Edits::default();
     let mut warnings = Vec::new();
     let old = before.list(List::EphemeralContainers);
@@ -204,7 +219,7 @@ pub fn admit_ephemeral(
         }
     }
     let outcome = Outcome::Injected { patch: Patch(edits.0), identities: Vec::new() };
-    Ok(Admission { outcome, warnings })
+    Admission { outcome, warnings }
 }
 
 fn unservable(pod: &PodView<'_>) -> Option<(Untouched, Warning)> {
@@ -217,35 +232,51 @@ fn unservable(pod: &PodView<'_>) -> Option<(Untouched, Warning)> {
     }
 }
 
-fn report_resolution(
+/// Why a pod is unbound, if it is: the first failure is the one that its author most likely meant.
+fn unbound(
     resolution: &Resolution,
+    settings: &Settings,
+    namespace: &str,
     selector: &str,
-    choices: &Choices,
-    warnings: &mut Vec<Warning>,
-) -> Result<(), Refusal> {
-    let is_bound = !resolution.identities.is_empty();
-    if !is_bound {
-        // The first failure is the one that the author most likely meant.
-        let why = match resolution.skipped.first() {
-            Some(first) => first.to_string(),
-            None => format!(
-                "no AzureIdentityBinding has spec.selector `{selector}`; create one, or remove \
-                 the aadpodidbinding label from the pod"
-            ),
-        };
-        if choices.when_unbound == WhenUnbound::Deny {
-            return Err(Refusal::Unbound(why));
-        }
-        let hold = match choices.sidecar {
-            Mode::Native => Hold::Held,
-            Mode::Container => Hold::Free,
-        };
-        warnings.push(Warning::Unbound(why, hold));
+) -> Option<String> {
+    if !resolution.identities.is_empty() {
+        return None;
     }
-    let others = resolution.skipped.iter().skip(usize::from(!is_bound));
-    let unexpected = others.filter(|skipped| !(is_bound && skipped.reason.is_intended()));
+    let place = match settings.scope {
+        Scope::Cluster => String::new(),
+        Scope::Namespaced => format!(" in namespace `{namespace}`"),
+    };
+    Some(match resolution.skipped.first() {
+        Some(first) => first.to_string(),
+        None => format!(
+            "no AzureIdentityBinding{place} has spec.selector `{selector}`; create one, or remove \
+             the aadpodidbinding label from the pod"
+        ),
+    })
+}
+
+/// Tells of the bindings that give nothing, but for those that nobody needs to hear of.
+fn report_skipped(resolution: &Resolution, warnings: &mut Vec<Warning>) {
+    // The first one of an unbound pod is told already.
+    let told = usize::from(resolution.identities.is_empty());
+    let others = resolution.skipped.iter().skip(told);
+    let unexpected = others.filter(|skipped| !skipped.reason.is_intended());
     warnings.extend(unexpected.cloned().map(Warning::Skipped));
-    Ok(())
+}
+
+/// Tells of what is injected already and comes to life with a later release.
+fn report_unserved(resolution: &Resolution, choices: &Choices, warnings: &mut Vec<Warning>) {
+    if choices.endpoint == Endpoint::LinkLocal {
+        let what = "this pod asks at 169.254.169.254 (imdslet.dev/endpoint: link-local)";
+        warnings.push(Warning::NotServedYet(what.to_owned()));
+    }
+    for usable in &resolution.identities {
+        let PodIdentity { name, source, .. } = &usable.identity;
+        if *source != Source::Federated {
+            let what = format!("AzureIdentity {name} has the source `{}`", source.as_str());
+            warnings.push(Warning::NotServedYet(what));
+        }
+    }
 }
 
 fn report_conflicts(pod: &PodView<'_>, choices: &Choices, warnings: &mut Vec<Warning>) {

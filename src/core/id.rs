@@ -30,6 +30,12 @@ pub fn is_domain_name(text: &str) -> bool {
         })
 }
 
+/// Whether this can be the name of a Kubernetes object: a DNS subdomain in lower case.
+#[must_use]
+pub fn is_object_name(text: &str) -> bool {
+    is_domain_name(text) && !text.bytes().any(|b| b.is_ascii_uppercase())
+}
+
 /// Whether this is the Azure resource id of a user-assigned managed identity.
 ///
 /// The segments of aad-pod-identity's check (v1.8.17, `pkg/utils/utils.go:22-28`), letter case

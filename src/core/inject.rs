@@ -85,7 +85,7 @@ impl Injection<'_> {
         let own = own_sidecar(self.pod)?;
         let announcement = if let Some((list, at, sidecar)) = own {
             report_order(self.pod, list, at, warnings);
-            announcement_of(sidecar, self.choices)
+            announcement_of(sidecar, self.choices.port)
         } else {
             check_names(self.pod, self.identities)?;
             self.announcement()
@@ -128,9 +128,7 @@ impl Injection<'_> {
             Mode::Native => init.push(sidecar.container()),
             Mode::Container => {
                 edits.append("containers", self.has(List::Containers), vec![sidecar.container()]);
-                warnings.push(Warning::PlainSidecar {
-                    init_containers: self.pod.list(List::InitContainers).len(),
-                });
+                warnings.push(Warning::PlainSidecar);
             }
         }
         if !init.is_empty() {
@@ -156,10 +154,13 @@ impl Injection<'_> {
         match context.map(|context| &context.sysctls) {
             None => edits.add(["spec", "securityContext"], json!({"sysctls": [entry]})),
             Some(None) => edits.add(["spec", "securityContext", "sysctls"], json!([entry])),
-            Some(Some(own)) if own.iter().any(|sysctl| *sysctl.name == *UNPRIVILEGED_PORTS) => {
-                warnings.push(Warning::OwnSysctl);
+            Some(Some(own)) => {
+                match own.iter().find(|sysctl| *sysctl.name == *UNPRIVILEGED_PORTS) {
+                    None => edits.add(["spec", "securityContext", "sysctls", "-"], entry),
+                    Some(own) if own.value.parse().is_ok_and(|first: u16| first <= 80) => {}
+                    Some(_) => warnings.push(Warning::OwnSysctl),
+                }
             }
-            Some(Some(_)) => edits.add(["spec", "securityContext", "sysctls", "-"], entry),
         }
     }
 
@@ -219,19 +220,16 @@ pub(crate) fn own_sidecar<'a>(
     }
 }
 
-/// What a sidecar that is already there was told decides, not what the pod would get today.
-pub(crate) fn announcement_of(sidecar: &Container<'_>, choices: &Choices) -> Announcement {
+/// What a sidecar that is already there was told decides, not what the pod would get today. `port`
+/// stands in where the arguments of a sidecar of another release are not understood.
+pub(crate) fn announcement_of(sidecar: &Container<'_>, port: u16) -> Announcement {
     let args = sidecar.args.as_deref().unwrap_or_default().iter().skip(1);
-    match ServeArgs::parse(args.map(|arg| &**arg)) {
-        Ok(args) if args.link_local => Announcement::Address,
-        Ok(args) => {
-            Announcement::Endpoint { port: args.port, header: HeaderValue::of_sidecar(sidecar) }
-        }
-        // A sidecar of another release, whose arguments are not known here.
-        Err(_) => {
-            Announcement::Endpoint { port: choices.port, header: HeaderValue::of_sidecar(sidecar) }
-        }
-    }
+    let port = match ServeArgs::parse(args.map(|arg| &**arg)) {
+        Ok(args) if args.link_local => return Announcement::Address,
+        Ok(args) => args.port,
+        Err(_) => port,
+    };
+    Announcement::Endpoint { port, header: HeaderValue::of_sidecar(sidecar) }
 }
 
 /// A later webhook may have put an init container before ours; it is served too late.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::contract::Source;
 use crate::fields::{FieldError, Fields};
-use crate::id::{is_guid, is_identity_resource_id, is_tenant};
+use crate::id::{is_guid, is_identity_resource_id, is_object_name, is_tenant};
 use crate::limits::LimitRange;
 use crate::names::GROUP;
 
@@ -426,8 +426,15 @@ fn secret_of(identity: &ObjectName, spec: &Fields<'_>) -> Result<ObjectName, Fie
             "is missing; types 1 and 2 need the name of the Secret that holds the credential",
         ));
     }
+    let name = name.unwrap_or_default();
+    if !is_object_name(name) {
+        // It becomes part of a mount path: a wrong one would make the whole pod invalid.
+        return Err(
+            spec.error("clientPassword.name", format!("is `{name}`, which names no Secret"))
+        );
+    }
     let namespace = reference.text("namespace")?.unwrap_or(&identity.namespace);
-    Ok(ObjectName::new(namespace, name.unwrap_or_default()))
+    Ok(ObjectName::new(namespace, name))
 }
 
 #[cfg(test)]
@@ -499,6 +506,10 @@ mod tests {
                 json!({"clientID": ID, "type": 2}),
                 "spec.clientPassword.name is missing; types 1 and 2 need the name of the Secret \
                  that holds the credential",
+            ),
+            (
+                json!({"clientID": ID, "type": 1, "clientPassword": {"name": "a:b"}}),
+                "spec.clientPassword.name is `a:b`, which names no Secret",
             ),
             (
                 json!({"clientID": ID, "tenantID": "../x"}),

@@ -97,7 +97,7 @@ pub(crate) struct Port {
     pub(crate) container_port: Option<u32>,
 }
 
-/// Anything whose name alone is read: volumes, mounts, the operating system, sysctls.
+/// Anything whose name alone is read: volumes, mounts, the operating system.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Named<'a> {
     #[serde(borrow, default)]
@@ -115,7 +115,15 @@ pub(crate) struct Resources<'a> {
 #[derive(Debug, Deserialize)]
 pub(crate) struct PodSecurityContext<'a> {
     #[serde(borrow, default)]
-    pub(crate) sysctls: Option<Vec<Named<'a>>>,
+    pub(crate) sysctls: Option<Vec<Sysctl<'a>>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Sysctl<'a> {
+    #[serde(borrow, default)]
+    pub(crate) name: Text<'a>,
+    #[serde(borrow, default)]
+    pub(crate) value: Text<'a>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,6 +164,36 @@ struct MatchExpression<'a> {
     values: Option<Vec<Text<'a>>>,
 }
 
+/// Whether a pod has opted in, read before anything else of it.
+#[derive(Deserialize)]
+struct Opting<'a> {
+    #[serde(borrow, default)]
+    metadata: Option<Labelled<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Labelled<'a> {
+    #[serde(borrow, default)]
+    labels: Option<BTreeMap<Text<'a>, &'a RawValue>>,
+}
+
+impl Opting<'_> {
+    fn has_opted_in(&self) -> bool {
+        let labels = self.metadata.as_ref().and_then(|metadata| metadata.labels.as_ref());
+        let value = labels.and_then(|labels| labels.get(POD_LABEL)).map(|value| value.get());
+        !matches!(value, None | Some("null" | "\"\""))
+    }
+}
+
+/// serde_json's words without the place: it is one in a text that nobody has seen.
+fn cause(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let cause = text.split(" at line ").next().unwrap_or_default();
+    // Usually a number or boolean of YAML, in a label or an annotation.
+    let hint = if cause.ends_with("expected a string") { "; write it in quotes" } else { "" };
+    format!("{cause}{hint}")
+}
+
 /// Why a text is no pod: where and what.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read the pod at `{path}`: {cause}")]
@@ -185,6 +223,19 @@ impl List {
 }
 
 impl<'a> PodView<'a> {
+    /// Reads a pod from its JSON if it has opted in. Of any other nothing else is looked at, so
+    /// that it is never refused for what stands in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`PodView::read`].
+    pub fn opted_in(json: &'a str) -> Result<Option<Self>, Unreadable> {
+        match serde_json::from_str::<Opting<'_>>(json) {
+            Ok(pod) if !pod.has_opted_in() => Ok(None),
+            _ => Self::read(json).map(Some),
+        }
+    }
+
     /// Reads a pod from its JSON.
     ///
     /// # Errors
@@ -196,10 +247,10 @@ impl<'a> PodView<'a> {
             let mut reader = serde_json::Deserializer::from_str(json);
             match serde_path_to_error::deserialize::<_, PodView<'_>>(&mut reader) {
                 Err(error) => {
-                    Unreadable { path: error.path().to_string(), cause: error.inner().to_string() }
+                    Unreadable { path: error.path().to_string(), cause: cause(error.inner()) }
                 }
                 // What follows the object, such as a second one.
-                Ok(_) => Unreadable { path: ".".to_owned(), cause: first.to_string() },
+                Ok(_) => Unreadable { path: ".".to_owned(), cause: cause(&first) },
             }
         })
     }
@@ -353,26 +404,31 @@ mod tests {
             (affinity(""), false),
         ];
         for (spec, expected) in cases {
-            let json = format!(r#"{{"spec":{spec}}}"#);
+            let metadata = r#"{"labels":{"aadpodidbinding":"db"}}"#;
+            let json = format!(r#"{{"metadata":{metadata},"spec":{spec}}}"#);
             assert_eq!(PodView::read(&json).unwrap().is_windows(), expected, "{spec}");
         }
     }
 
     #[test]
     fn a_wrong_type_is_named_with_its_path() {
-        let error = PodView::read(r#"{"spec":{"containers":[{"name":"a","env":{}}]}}"#);
-        let error = error.err().unwrap();
+        let metadata = r#""metadata":{"labels":{"aadpodidbinding":"db"}}"#;
+        let pod = format!(r#"{{{metadata},"spec":{{"containers":[{{"name":"a","env":{{}}}}]}}}}"#);
+        let error = PodView::opted_in(&pod).err().unwrap();
         assert_eq!(error.path, "spec.containers[0].env");
-        assert!(error.cause.contains("expected a sequence"), "{error}");
+        assert_eq!(error.cause, "invalid type: map, expected a sequence");
+        // Without the label nobody looks.
+        let pod = pod.replace("aadpodidbinding", "app");
+        assert!(PodView::opted_in(&pod).unwrap().is_none());
     }
 
     #[test]
     fn nulls_are_absences() {
         let pod = PodView::read(
-            r#"{"metadata":null,"spec":{"containers":null,"volumes":null,"nodeSelector":null}}"#,
+            r#"{"metadata":{"labels":{"aadpodidbinding":"db","x":null},"name":null,
+                "annotations":null},"spec":{"containers":null,"volumes":null,"nodeSelector":null}}"#,
         )
         .unwrap();
-        assert_eq!(pod.selector(), None);
         assert_eq!(pod.name(), "(unnamed)");
         assert_eq!(pod.places().count(), 0);
     }
@@ -382,5 +438,9 @@ mod tests {
         let read = |json| PodView::read(json).unwrap().selector().map(str::to_owned);
         assert_eq!(read(r#"{"metadata":{"labels":{"aadpodidbinding":""}}}"#), None);
         assert_eq!(read(r#"{"metadata":{"labels":{"aadpodidbinding":"a"}}}"#), Some("a".into()));
+        for labels in ["{}", r#"{"aadpodidbinding":""}"#, r#"{"aadpodidbinding":null}"#] {
+            let pod = format!(r#"{{"metadata":{{"labels":{labels}}},"spec":7}}"#);
+            assert!(PodView::opted_in(&pod).unwrap().is_none(), "{labels}");
+        }
     }
 }

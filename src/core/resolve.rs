@@ -45,17 +45,12 @@ pub enum Skip {
     /// The AzureIdentity cannot be used as it stands.
     #[error("AzureIdentity {0}: {1}")]
     InvalidIdentity(ObjectName, FieldError),
-    /// The AzureIdentity or the installation keeps to namespaces, and the pod is in another one.
+    /// The AzureIdentity keeps to its namespace, and the pod is in another one.
     #[error(
-        "AzureIdentity {identity} serves only pods of its own namespace ({why}); \
-         bind an AzureIdentity of the pod's namespace"
+        "AzureIdentity {0} serves only pods of its own namespace (its annotation \
+         aadpodidentity.k8s.io/Behavior); bind an AzureIdentity of the pod's namespace"
     )]
-    OtherNamespace {
-        /// The identity.
-        identity: ObjectName,
-        /// What keeps it there.
-        why: &'static str,
-    },
+    OtherNamespace(ObjectName),
     /// Types 1 and 2 need identity, Secret and pod in one namespace.
     #[error(
         "AzureIdentity {identity} uses Secret {secret}; identity, Secret and pod must share one \
@@ -105,7 +100,7 @@ impl Skip {
         match self {
             Self::NoIdentity(..) => "NoIdentity",
             Self::InvalidIdentity(..) => "InvalidIdentity",
-            Self::OtherNamespace { .. } => "OtherNamespace",
+            Self::OtherNamespace(..) => "OtherNamespace",
             Self::ForeignSecret { .. } => "ForeignSecret",
             Self::NoTenant(..) => "NoTenant",
             Self::AuthorityNotAllowed { .. } => "AuthorityNotAllowed",
@@ -117,7 +112,7 @@ impl Skip {
     /// Whether somebody wants it so, and nobody needs to be told unless the pod is left unbound.
     #[must_use]
     pub fn is_intended(&self) -> bool {
-        matches!(self, Self::OtherNamespace { .. })
+        matches!(self, Self::OtherNamespace(..))
     }
 }
 
@@ -137,6 +132,10 @@ pub fn resolve(
 ) -> Resolution {
     let mut resolution = Resolution { identities: Vec::new(), skipped: Vec::new() };
     for (name, binding) in index.bindings(namespace, selector) {
+        // Not even looked at: what other namespaces bind is none of this one's business.
+        if settings.scope == Scope::Namespaced && name.namespace != namespace {
+            continue;
+        }
         match usable(index, settings, namespace, name, binding, endpoint) {
             // Two bindings may lead to one identity.
             Ok(usable) if resolution.identities.contains(&usable) => {}
@@ -161,15 +160,8 @@ fn usable(
         Some(Err(error)) => return Err(Skip::InvalidIdentity(name, error.clone())),
         Some(Ok(identity)) => identity,
     };
-    if name.namespace != namespace {
-        let why = match settings.scope {
-            Scope::Namespaced => Some("--scope namespaced"),
-            Scope::Cluster if identity.is_namespaced => Some("aadpodidentity.k8s.io/Behavior"),
-            Scope::Cluster => None,
-        };
-        if let Some(why) = why {
-            return Err(Skip::OtherNamespace { identity: name, why });
-        }
+    if identity.is_namespaced && name.namespace != namespace {
+        return Err(Skip::OtherNamespace(name));
     }
     let (source, secret) = source_of(settings, namespace, &name, identity, endpoint)?;
     let tenant_id = match identity.tenant_id.as_ref().or(settings.tenant_id.as_ref()) {
@@ -393,10 +385,11 @@ mod tests {
             .identity("ops/app")
             .identity("web/app")
             .binding("ops/b", "db", "app")
+            .binding("ops/dangling", "db", "gone")
             .binding("web/b", "db", "app");
         let resolution = cluster.resolve(&[TENANT, ("scope", "namespaced")]);
         assert_eq!(names(&resolution), ["web/app"]);
-        assert_eq!(reasons(&resolution), ["OtherNamespace"]);
+        assert_eq!(reasons(&resolution), Vec::<&str>::new());
     }
 
     #[test]

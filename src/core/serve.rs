@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use crate::names::{SECRETS_DIR, VOLUME_DIR};
+use crate::names::SECRETS_DIR;
 
 /// What `imdslet-sidecar serve` is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,21 +135,6 @@ impl ServeArgs {
     }
 }
 
-impl Default for ServeArgs {
-    /// What a pod gets where nobody asked for anything: Azure's public cloud.
-    fn default() -> Self {
-        Self {
-            dir: PathBuf::from(VOLUME_DIR),
-            port: crate::names::DEFAULT_PORT,
-            authority: crate::settings::Cloud::Public.authority().to_owned(),
-            mode: Mode::Native,
-            link_local: false,
-            secrets_dir: None,
-            authority_for: Vec::new(),
-        }
-    }
-}
-
 /// The folder that `--secrets-dir` names in a pod.
 #[must_use]
 pub fn secrets_dir() -> PathBuf {
@@ -197,6 +182,18 @@ fn parse_pair(value: &str) -> Result<(String, String), ArgsError> {
 mod tests {
     use super::*;
 
+    fn args() -> ServeArgs {
+        ServeArgs {
+            dir: PathBuf::from("/d"),
+            port: 2579,
+            authority: "https://login.example".to_owned(),
+            mode: Mode::Native,
+            link_local: false,
+            secrets_dir: None,
+            authority_for: Vec::new(),
+        }
+    }
+
     #[test]
     fn what_the_webhook_writes_the_sidecar_reads() {
         let args = ServeArgs {
@@ -205,7 +202,7 @@ mod tests {
             link_local: true,
             secrets_dir: Some(secrets_dir()),
             authority_for: vec![("web/db".to_owned(), "https://login.partner.example".to_owned())],
-            ..ServeArgs::default()
+            ..args()
         };
         let written = args.to_args();
         assert_eq!(written[0], "serve");
@@ -238,9 +235,9 @@ mod tests {
     fn an_identity_of_its_own_authority_keeps_it() {
         let args = ServeArgs {
             authority_for: vec![("web/db".to_owned(), "https://other.example".to_owned())],
-            ..ServeArgs::default()
+            ..args()
         };
         assert_eq!(args.authority_of("web/db"), "https://other.example");
-        assert_eq!(args.authority_of("web/app"), "https://login.microsoftonline.com");
+        assert_eq!(args.authority_of("web/app"), "https://login.example");
     }
 }

@@ -254,7 +254,7 @@ pub type Given = BTreeMap<&'static str, Vec<String>>;
 
 /// A flag whose value cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--{flag} is `{value}`; it must be {expected}")]
+#[error("--{flag} ({variable}) is `{value}`; it must be {expected}", variable = variable(flag))]
 pub struct Mistake {
     /// The flag's name.
     pub flag: &'static str,
@@ -262,6 +262,11 @@ pub struct Mistake {
     pub value: String,
     /// What would be right.
     pub expected: String,
+}
+
+/// The variable that stands in for a flag.
+fn variable(flag: &str) -> &'static str {
+    FLAGS.iter().find(|known| known.name == flag).map_or("", |known| known.variable)
 }
 
 impl Settings {
@@ -274,8 +279,8 @@ impl Settings {
         let mut reader = Reader { given, mistakes: Vec::new() };
         let cloud = reader.word::<Cloud>("cloud").unwrap_or_default();
         let default_mode = match reader.kubernetes_minor() {
-            // Below, kubelets within the version skew may lack native sidecars (general in 1.29
-            // behind a gate, stable in 1.33).
+            // Below, kubelets within the version skew may lack native sidecars (on by default from
+            // 1.29).
             Some(minor) if minor < 32 => Mode::Container,
             _ => Mode::Native,
         };
@@ -372,13 +377,13 @@ impl<'a> Reader<'a> {
     }
 
     fn extra_ca(&mut self) -> Option<String> {
-        let pem = self.text("extra-ca")?;
-        if pem.len() > EXTRA_CA_LIMIT {
-            self.mistake("extra-ca", "(a file)", format!("{EXTRA_CA_LIMIT} bytes at most"));
-        } else if !pem.contains("-----BEGIN CERTIFICATE-----") {
-            self.mistake("extra-ca", "(a file)", "a PEM file with certificates");
+        match certificates(self.text("extra-ca")?) {
+            Ok(pem) => Some(pem),
+            Err(expected) => {
+                self.mistake("extra-ca", "(a file)", expected);
+                None
+            }
         }
-        Some(pem.to_owned())
     }
 
     fn user(&mut self) -> Option<u32> {
@@ -421,6 +426,45 @@ impl<'a> Reader<'a> {
             }
         }
     }
+}
+
+/// The certificates of a PEM text and nothing else: it stands in every pod, for all to read.
+fn certificates(pem: &str) -> Result<String, String> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    let mut kept = String::new();
+    let mut inside = false;
+    for line in pem.lines().map(str::trim) {
+        match line {
+            BEGIN if !inside => inside = true,
+            END if inside => inside = false,
+            // Not to be guessed at, and above all no private key.
+            _ if line.starts_with("-----") => {
+                return Err("certificates alone; this file has other parts too".to_owned());
+            }
+            // The outer DER of a certificate is a SEQUENCE of some hundred bytes: `MII` in base64.
+            _ if inside && kept.ends_with(&format!("{BEGIN}\n")) && !line.starts_with("MI") => {
+                return Err("a PEM file whose certificates can be decoded".to_owned());
+            }
+            _ if inside
+                && !line.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b)) =>
+            {
+                return Err("a PEM file whose certificates can be decoded".to_owned());
+            }
+            // What stands around the certificates says whose they are.
+            _ if !inside => continue,
+            _ => {}
+        }
+        kept.push_str(line);
+        kept.push('\n');
+    }
+    if kept.is_empty() || inside {
+        return Err("a PEM file with certificates".to_owned());
+    }
+    if kept.len() > EXTRA_CA_LIMIT {
+        return Err(format!("{EXTRA_CA_LIMIT} bytes at most"));
+    }
+    Ok(kept)
 }
 
 const HTTPS_URL: &str = "an https URL of scheme, host and port alone";
@@ -491,19 +535,41 @@ mod tests {
         assert_eq!(
             mistakes.unwrap_err(),
             [
-                "--cloud is `german`; it must be `public` or `usgov` or `china`",
-                "--kubernetes-version is `new`; it must be a version such as 1.34",
-                "--tenant-id is `common`; it must be a tenant id (GUID) or a tenant's domain name",
-                "--authority is `http://login.example`; it must be an https URL of scheme, host \
+                "--cloud (IMDSLET_CLOUD) is `german`; it must be `public` or `usgov` or `china`",
+                "--kubernetes-version (IMDSLET_KUBERNETES_VERSION) is `new`; it must be a version such as 1.34",
+                "--tenant-id (AZURE_TENANT_ID) is `common`; it must be a tenant id (GUID) or a tenant's domain name",
+                "--authority (AZURE_AUTHORITY_HOST) is `http://login.example`; it must be an https URL of scheme, host \
                  and port alone",
-                "--allow-authority is `b.example`; it must be an https URL of scheme, host and \
+                "--allow-authority (IMDSLET_ALLOW_AUTHORITY) is `b.example`; it must be an https URL of scheme, host and \
                  port alone",
-                "--allow-managed is `yes`; it must be `true` or `false`",
-                "--extra-ca is `(a file)`; it must be a PEM file with certificates",
-                "--sidecar-run-as-user is `0`; it must be a uid from 1 to 2147483647, or none",
-                "--port is `80`; it must be a port from 1024 to 65535",
+                "--allow-managed (IMDSLET_ALLOW_MANAGED) is `yes`; it must be `true` or `false`",
+                "--extra-ca (IMDSLET_EXTRA_CA) is `(a file)`; it must be a PEM file with certificates",
+                "--sidecar-run-as-user (IMDSLET_SIDECAR_RUN_AS_USER) is `0`; it must be a uid from 1 to 2147483647, or none",
+                "--port (IMDSLET_PORT) is `80`; it must be a port from 1024 to 65535",
             ]
         );
+    }
+
+    #[test]
+    fn an_extra_ca_is_certificates_and_nothing_else() {
+        let certificate =
+            "-----BEGIN CERTIFICATE-----\nMIIBjjCC\nAA==\n-----END CERTIFICATE-----\n";
+        let key = "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n";
+        let twice = format!("# our CA\n{certificate}# their CA\n{certificate}");
+        assert_eq!(certificates(&twice), Ok(certificate.repeat(2)));
+        for (pem, expected) in [
+            (String::new(), "a PEM file with certificates"),
+            (
+                certificate.replace("-----END CERTIFICATE-----\n", ""),
+                "a PEM file with certificates",
+            ),
+            (format!("{certificate}{key}"), "certificates alone; this file has other parts too"),
+            (certificate.replace("MIIB", "!!!!"), "a PEM file whose certificates can be decoded"),
+            (certificate.replace("MIIB", "AAAA"), "a PEM file whose certificates can be decoded"),
+            (certificate.repeat(2000), "65536 bytes at most"),
+        ] {
+            assert_eq!(certificates(&pem), Err(expected.to_owned()), "{pem}");
+        }
     }
 
     #[test]

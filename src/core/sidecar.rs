@@ -77,6 +77,7 @@ impl Sidecar<'_> {
     fn args(&self) -> ServeArgs {
         let identities = self.identities.iter();
         ServeArgs {
+            dir: VOLUME_DIR.into(),
             port: self.choices.port,
             authority: self.settings.authority.clone(),
             mode: self.choices.sidecar,
@@ -87,7 +88,6 @@ impl Sidecar<'_> {
                     Some((usable.identity.name.clone(), usable.authority.clone()?))
                 })
                 .collect(),
-            ..ServeArgs::default()
         }
     }
 

@@ -46,13 +46,13 @@ pub enum Warning {
     },
     /// The sidecar is one of the containers.
     #[error(
-        "imdslet runs as a plain container (imdslet.dev/sidecar: container): no container waits \
-         for it, {init_containers} init containers are not served, and a Job does not end by itself"
+        "imdslet runs as a plain container here (imdslet.dev/sidecar, or a cluster older than \
+         1.32): no container waits for it, init containers are not served, and a Job does not end by itself"
     )]
-    PlainSidecar {
-        /// How many init containers the pod has.
-        init_containers: usize,
-    },
+    PlainSidecar,
+    /// The pod's sidecar cannot do this yet.
+    #[error("{0}, which imdslet's sidecar does not serve yet; its requests get an error")]
+    NotServedYet(String),
     /// Another webhook put an init container before the sidecar.
     #[error(
         "init container `{container}` runs before imdslet and finds no token endpoint; register \
@@ -135,7 +135,8 @@ impl Warning {
             Self::Skipped(skipped) => skipped.reason.reason(),
             Self::OwnVariable { .. } => "OwnVariable",
             Self::HiddenProxy { .. } => "HiddenProxy",
-            Self::PlainSidecar { .. } => "PlainSidecar",
+            Self::PlainSidecar => "PlainSidecar",
+            Self::NotServedYet(..) => "NotServedYet",
             Self::ServedLate { .. } => "ServedLate",
             Self::OwnSysctl => "OwnSysctl",
             Self::PortTaken { .. } => "PortTaken",

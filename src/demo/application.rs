@@ -103,14 +103,14 @@ impl Application {
             .map(|(name, value)| format!("export {name}={value}"))
             .collect();
         lines.push(format!(
-            "curl -H 'Metadata: true' \"$AZURE_POD_IDENTITY_AUTHORITY_HOST/metadata/identity/\
+            "curl -s -H 'Metadata: true' \"$AZURE_POD_IDENTITY_AUTHORITY_HOST/metadata/identity/\
              oauth2/token?api-version=2018-02-01&resource={resource}\""
         ));
         lines.push(format!(
-            "curl -H \"X-IDENTITY-HEADER: $IDENTITY_HEADER\" \
+            "curl -s -H \"X-IDENTITY-HEADER: $IDENTITY_HEADER\" \
              \"$IDENTITY_ENDPOINT?api-version=2019-08-01&resource={resource}&client_id={client_id}\""
         ));
-        lines.push("curl \"$AZURE_POD_IDENTITY_AUTHORITY_HOST/state\"".to_owned());
+        lines.push("curl -s \"$AZURE_POD_IDENTITY_AUTHORITY_HOST/state\"".to_owned());
         lines
     }
 }

@@ -46,7 +46,10 @@ pub async fn run(programs: &Path, keep: bool) -> anyhow::Result<()> {
     let story = Story::new(STEPS);
     let webhook = programs::find(programs, "imdslet-webhook")?;
     let sidecar = programs::find(programs, "imdslet-sidecar")?;
-    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let folder = tempfile::Builder::new()
+        .prefix("imdslet-demo-")
+        .tempdir()
+        .map_err(|error| ProgramError::Folder { cause: error.to_string() })?;
     story.title("A pod of an article from 2019 gets a token: no cluster, no Azure, no root.");
 
     story.step("The article's manifests, ResourceID, ClientID and Selector as printed");
@@ -64,21 +67,23 @@ pub async fn run(programs: &Path, keep: bool) -> anyhow::Result<()> {
 
     story
         .step("The webhook is asked about the Deployment's pod, over TLS with its own certificate");
-    let webhook = start_webhook(&webhook, folder.path(), &cast, &entra.authority).await?;
+    let mut webhook = start_webhook(&webhook, folder.path(), &cast, &entra.authority).await?;
     story.line(&format!("$ {}", webhook.command));
     let admitted = cast.ask_webhook(&webhook, folder.path()).await?;
     story.line(&format!("POST https://{}/mutate: admitted", webhook.addr("admission")?));
 
     story.step("What was added to the pod; nothing was changed or removed");
     story.patch(&admitted.patch);
+    story.line("(the second mount keeps the pod's Kubernetes token out of the sidecar)");
 
-    story.step("The kubelet mounts the volume and starts the sidecar with the injected command");
+    story.step("As the kubelet would: the volume is laid out, the sidecar starts as injected");
+    story.line("here instead of in a pod: only the folder and the port differ");
     let mut node = Node::new(folder.path().join("imdslet"), &admitted.pod)?;
     node.mount(&cast)?;
     for line in node.files()? {
         story.line(&line);
     }
-    let running = node.start_sidecar(&sidecar).await?;
+    let mut running = node.start_sidecar(&sidecar).await?;
     story.before_and_after("in the pod", &node.injected_command(), "here", &running.command);
     let application = node.application(running.port("")?)?;
     for (injected, here) in application.variables() {
@@ -91,10 +96,14 @@ pub async fn run(programs: &Path, keep: bool) -> anyhow::Result<()> {
     story.step("An identity that the pod is not bound to is refused");
     refuse(&story, &application).await?;
 
-    story.end("Every step was true.");
+    story.end(&format!("All {STEPS} steps are true."));
     if keep {
         story.keep(&application.lines_to_try(VAULT, &cast.client_id));
-        std::future::pending::<()>().await;
+        // Both are cancel-safe, and only one of the arms is ever taken.
+        tokio::select! {
+            ended = webhook.ended() => return Err(ended),
+            ended = running.ended() => return Err(ended),
+        }
     }
     Ok(())
 }
@@ -131,13 +140,16 @@ async fn ask(
 ) -> anyhow::Result<()> {
     let client_id = cast.client_id.as_str();
     let questions = [
-        ("by the IMDS route, as Go and Java clients do", application.imds(VAULT)?),
+        ("by the IMDS route", application.imds(VAULT)?),
+        ("by the App Service route of 2019", application.app_service(VAULT, "")?),
         (
-            "by the App Service route of 2019, as current SDKs do",
-            application.app_service(VAULT, "")?,
+            "by the App Service route of 2017, which writes dates otherwise",
+            application.old_app_service(VAULT)?,
         ),
-        ("by the App Service route of 2017, as old SDKs do", application.old_app_service(VAULT)?),
-        ("by client id, as azcopy does", application.app_service(STORAGE, client_id)?),
+        (
+            "by client id, for another service, as azcopy asks",
+            application.app_service(STORAGE, client_id)?,
+        ),
     ];
     let mut last = None;
     for (how, question) in questions {

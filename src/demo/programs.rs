@@ -30,6 +30,12 @@ pub enum ProgramError {
         /// Where it was looked for.
         folder: PathBuf,
     },
+    /// There is no place for its files.
+    #[error("cannot make a temporary folder: {cause}; set TMPDIR to one that can be written")]
+    Folder {
+        /// Why not.
+        cause: String,
+    },
     /// It cannot be started, or has ended before it was ready.
     #[error("{program} does not start: {cause}")]
     NotStarted {
@@ -45,8 +51,8 @@ pub(super) struct Program {
     /// The line with which it was started.
     pub(super) command: String,
     addrs: BTreeMap<String, SocketAddr>,
-    // Both are kept for what happens when they are dropped.
-    _child: Child,
+    // Kept for what happens when they are dropped.
+    child: Child,
     _log: JoinSet<()>,
 }
 
@@ -105,7 +111,8 @@ impl Program {
                     stderr.read_to_string(&mut words).await.ok();
                 }
                 let words = if words.trim().is_empty() { last_line } else { words };
-                return Err(failed(words.trim().to_owned()).into());
+                let status = child.wait().await.map_or_else(|e| e.to_string(), |s| s.to_string());
+                return Err(failed(format!("{} ({status})", words.trim())).into());
             }
             Err(_) => return Err(failed(format!("it does not listen after {START:?}")).into()),
         }
@@ -113,7 +120,7 @@ impl Program {
         // A pipe that nobody reads would stop the program once it is full.
         log.spawn(drain(lines));
         let command = format!("{shown} {}", args.join(" "));
-        Ok(Self { command, addrs, _child: child, _log: log })
+        Ok(Self { command, addrs, child, _log: log })
     }
 
     /// Where `server` listens.
@@ -124,6 +131,14 @@ impl Program {
     /// The port of [`Program::addr`].
     pub(super) fn port(&self, server: &str) -> anyhow::Result<u16> {
         Ok(self.addr(server)?.port())
+    }
+
+    /// Waits for an end that nobody asked for.
+    pub(super) async fn ended(&mut self) -> anyhow::Error {
+        match self.child.wait().await {
+            Ok(status) => anyhow::anyhow!("{} has ended: {status}", self.command),
+            Err(error) => anyhow::anyhow!("{} has ended: {error}", self.command),
+        }
     }
 
     /// Waits until the program says that it is ready.

@@ -46,10 +46,21 @@ impl Story {
         for operation in patch.iter() {
             // The article's pod has nothing that is replaced.
             let PatchOperation::Add(add) = operation else { continue };
+            if add.value.as_object().is_some_and(serde_json::Map::is_empty) {
+                // The empty place for what follows.
+                continue;
+            }
             self.line(&readable(add.path.as_str()));
             let yaml = serde_yaml::to_string(&add.value).unwrap_or_else(|_| add.value.to_string());
+            let mut inside = false;
             for line in yaml.lines() {
-                self.line(&format!("  + {line}"));
+                inside |= line.contains("-----BEGIN");
+                if !inside {
+                    self.line(&format!("  + {line}"));
+                } else if line.contains("-----END") {
+                    self.line("  +     (the CA of the stand-in for Entra ID)");
+                    inside = false;
+                }
             }
         }
     }
@@ -70,7 +81,7 @@ impl Story {
     }
 
     pub(super) fn keep(&self, lines: &[String]) {
-        self.say("\nStill serving; Ctrl-C ends it. To try by hand:\n");
+        self.say("\nStill serving; Ctrl-C ends it. To try by hand, in another terminal:\n");
         for line in lines {
             self.say(&format!("  {line}"));
         }

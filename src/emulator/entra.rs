@@ -1,5 +1,6 @@
 //! The emulator without its network: configuration, keys, and what is answered to whom.
 
+use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -7,12 +8,29 @@ use imdslet_certs::Authority;
 
 use super::assertion;
 use super::config::{Application, Config};
-use super::jwt::{Jwks, KeyName, SigningKey};
+use super::jwt::{Jwks, KeyError, KeyName, SigningKey};
 use super::refusal::Refusal;
 use super::request::{Credential, TokenRequest, client_id};
 use super::requests::{Counts, Requests};
-use super::server::StartError;
 use super::token::{Grant, Proof, issue};
+
+/// Why the emulator does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No key for access tokens.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// No CA or serving certificate; usually a name that is no DNS name.
+    #[error(transparent)]
+    Certificate(#[from] imdslet_certs::Error),
+    /// TLS refuses the certificate.
+    #[error("the serving certificate cannot be used: {0}")]
+    Tls(rustls::Error),
+    /// The listener has no address.
+    #[error("the listener has no address: {0}")]
+    Listener(io::Error),
+}
 
 /// The emulator. Its keys are made at the start and last as long as it does.
 pub struct Entra {

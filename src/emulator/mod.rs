@@ -64,10 +64,10 @@ mod testing;
 mod token;
 
 pub use config::{Config, ConfigError};
-pub use entra::Entra;
+pub use entra::{Entra, StartError};
 pub use file::FederatedCredential;
 pub use issuer::{LocalIssuer, ServiceAccountToken};
 pub use jwt::{Jwk, Jwks, KeyError};
 pub use requests::{Outcome, Requests};
-pub use server::{Server, StartError, router};
+pub use server::{Server, router};
 pub use token::{Claims, TokenError, verify_access_token};

@@ -21,8 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::config::Config;
-use super::entra::{Caller, Entra};
-use super::jwt::KeyError;
+use super::entra::{Caller, Entra, StartError};
 use super::metadata;
 use super::refusal::{Ids, Refusal};
 
@@ -34,24 +33,6 @@ const LARGEST_CONFIG: usize = 16 * 1024 * 1024;
 
 /// How long calls in flight may go on once the server is told to end.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// Why the emulator does not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// No key for access tokens.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// No CA or serving certificate; usually a name that is no DNS name.
-    #[error(transparent)]
-    Certificate(#[from] imdslet_certs::Error),
-    /// TLS refuses the certificate.
-    #[error("the serving certificate cannot be used: {0}")]
-    Tls(rustls::Error),
-    /// The listener has no address.
-    #[error("the listener has no address: {0}")]
-    Listener(io::Error),
-}
 
 /// The emulator on a port.
 pub struct Server {

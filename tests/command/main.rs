@@ -1,8 +1,6 @@
 //! A test of the root package. Without one, `cargo test` would not build its program, which the
 //! suites of `imdslet-tests` run.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::process::Command;
 
 #[test]

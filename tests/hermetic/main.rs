@@ -1,1 +1,15 @@
-//! x
+//! What needs nothing but what `cargo test` has built: no network, no cluster, no fixed port.
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod chain;
+mod command;
+mod invariants;
+mod manifests;
+mod patches;
+mod properties;

@@ -427,7 +427,7 @@ impl Keeper {
         if self.readiness.set(part, !self.is_trusted, &trouble.to_string()) {
             tracing::error!(
                 part, %trouble, reason = trouble.reason(),
-                "the API server may not trust our certificate; trying again"
+                "certificate or caBundle is not as it should be; trying again"
             );
         }
     }

@@ -76,7 +76,7 @@ async fn mutate(State(hook): State<Hook>, body: Result<Bytes, BytesRejection>) -
     match review(index, &hook.settings, &body) {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(error) => {
-            tracing::warn!(%error, reason = "Unanswerable", "not answered");
+            tracing::warn!(reason = "Unanswerable", "not answered");
             (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response()
         }
     }

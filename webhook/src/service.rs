@@ -41,8 +41,8 @@ pub fn review(index: &Index, settings: &Settings, body: &[u8]) -> Result<Vec<u8>
         .map_err(|error| Unanswerable::NotAReview(error.to_string()))?;
     if review.api_version != API_VERSION || review.kind != "AdmissionReview" {
         return Err(Unanswerable::Version {
-            api_version: review.api_version.into_owned(),
-            kind: review.kind.into_owned(),
+            api_version: start_of(&review.api_version),
+            kind: start_of(&review.kind),
         });
     }
     let request = review.request.ok_or(Unanswerable::NoRequest)?;
@@ -80,22 +80,32 @@ fn decide(index: &Index, settings: &Settings, request: &Request<'_>) -> Result<A
     let is_dry_run = request.dry_run.unwrap_or(false);
     match (of_pods, sub_resource, &*request.operation) {
         (true, "", "CREATE") => {
-            let pod = PodView::read(object).inspect_err(|error| {
-                tracing::info!(%namespace, %error, reason = "Unreadable", "refused");
+            // No words of the pod itself: they may be anything, and stay in the answer.
+            let pod = PodView::opted_in(object).inspect_err(|_| {
+                tracing::info!(%namespace, reason = "Unreadable", "refused");
             })?;
+            let Some(pod) = pod else { return Ok(Admission::untouched(Untouched::NotOptedIn)) };
             let decision = admit(index, settings, namespace, &pod);
             log(namespace, &pod, is_dry_run, &decision);
             decision
         }
         (true, "ephemeralcontainers", "UPDATE") => {
             let before = request.old_object.map_or("{}", |object| object.get());
-            let (pod, before) = (PodView::read(object)?, PodView::read(before)?);
-            let decision = admit_ephemeral(settings, &pod, &before);
+            let (Ok(pod), Ok(before)) = (PodView::read(object), PodView::read(before)) else {
+                // The API server reads it better, or refuses it with better words.
+                return Ok(not_for_us(request));
+            };
+            let decision = Ok(admit_ephemeral(settings, &pod, &before));
             log(namespace, &pod, is_dry_run, &decision);
             decision
         }
         _ => Ok(not_for_us(request)),
     }
+}
+
+/// The start of a text that a stranger sent: enough to recognise it by.
+fn start_of(text: &str) -> String {
+    text.chars().take(64).collect()
 }
 
 /// Admits what should never have been sent here: refusing it would stop work that is none of ours.
@@ -106,10 +116,10 @@ fn not_for_us(request: &Request<'_>) -> Admission {
         }
         _ => format!("{} of {}", request.operation, request.resource.resource),
     };
-    tracing::warn!(what, reason = "NotForUs", "admitted untouched");
+    tracing::warn!(reason = "NotForUs", "admitted untouched");
     Admission {
-        outcome: Outcome::Untouched(Untouched::NotOptedIn),
         warnings: vec![Warning::NotForUs(what)],
+        ..Admission::untouched(Untouched::NotOptedIn)
     }
 }
 
@@ -119,7 +129,7 @@ fn log(namespace: &str, pod: &PodView<'_>, dry_run: bool, decision: &Result<Admi
     match decision {
         Err(refusal) => {
             let reason = refusal.reason();
-            tracing::info!(namespace, pod, dry_run, reason, %refusal, "refused");
+            tracing::info!(namespace, pod, dry_run, reason, "refused");
         }
         Ok(Admission { outcome: Outcome::Untouched(why), warnings }) if warnings.is_empty() => {
             tracing::debug!(namespace, pod, dry_run, reason = why.reason(), "admitted untouched");

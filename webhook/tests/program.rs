@@ -55,8 +55,8 @@ fn every_wrong_setting_is_named_at_once() {
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(
         String::from_utf8(output.stderr).unwrap(),
-        "imdslet-webhook: --cloud is `mars`; it must be `public` or `usgov` or `china`\n\
-         --port is `1`; it must be a port from 1024 to 65535\n"
+        "imdslet-webhook: --cloud (IMDSLET_CLOUD) is `mars`; it must be `public` or `usgov` or `china`\n\
+         --port (IMDSLET_PORT) is `1`; it must be a port from 1024 to 65535\n"
     );
 }
 

@@ -92,18 +92,19 @@ async fn an_admission_review_is_answered_as_the_api_documents_it() {
     let mut answer = ask(bound(), &json!({})).await;
     let first = patch(&answer)[0].clone();
     answer["response"]["patch"] = json!("(base64)");
-    insta::assert_json_snapshot!(answer, @r#"
-    {
-      "apiVersion": "admission.k8s.io/v1",
-      "kind": "AdmissionReview",
-      "response": {
-        "allowed": true,
-        "patch": "(base64)",
-        "patchType": "JSONPatch",
-        "uid": "705ab4f5-6393-11e8-b7cc-42010a800002"
-      }
-    }
-    "#);
+    assert_eq!(
+        answer,
+        json!({
+            "apiVersion": "admission.k8s.io/v1",
+            "kind": "AdmissionReview",
+            "response": {
+                "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
+                "allowed": true,
+                "patchType": "JSONPatch",
+                "patch": "(base64)",
+            },
+        })
+    );
     assert_eq!(first["op"], "add");
     assert_eq!(first["path"], "/spec/containers/0/env");
 }
@@ -128,7 +129,9 @@ async fn the_requests_namespace_counts_not_the_pods() {
     settings.settings = Arc::new(Settings::read(&given).unwrap());
     let answer = ask(settings, &json!({"namespace": "other"})).await;
     let warning = answer["response"]["warnings"][0].as_str().unwrap();
-    assert!(warning.contains("serves only pods of its own namespace (--scope namespaced)"));
+    assert!(
+        warning.contains("no AzureIdentityBinding in namespace `other` has spec.selector `db`")
+    );
 }
 
 #[tokio::test]
@@ -142,16 +145,16 @@ async fn a_refusal_carries_its_message_and_no_patch() {
     let mut pod = pod();
     pod["metadata"]["annotations"] = json!({"imdslet.dev/port": "80"});
     let answer = ask(bound(), &json!({"object": pod})).await;
-    insta::assert_json_snapshot!(answer["response"], @r#"
-    {
-      "allowed": false,
-      "status": {
-        "code": 403,
-        "message": "imdslet: pod: metadata.annotations[imdslet.dev/port] is `80`; it must be a port from 1024 to 65535"
-      },
-      "uid": "705ab4f5-6393-11e8-b7cc-42010a800002"
-    }
-    "#);
+    let message = "imdslet: pod: metadata.annotations[imdslet.dev/port] is `80`; it must be a port \
+                   from 1024 to 65535";
+    assert_eq!(
+        answer["response"],
+        json!({
+            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
+            "allowed": false,
+            "status": {"code": 403, "message": message},
+        })
+    );
 }
 
 #[tokio::test]

@@ -42,7 +42,11 @@ fn entra(wire: &Arc<Wire>, token: Option<&str>) -> (Entra, tempfile::TempDir) {
     let args = ServeArgs {
         dir: dir.path().to_owned(),
         authority_for: vec![("web/abroad".to_owned(), "https://login.partner.example".to_owned())],
-        ..ServeArgs::default()
+        port: 0,
+        authority: "https://login.microsoftonline.com".to_owned(),
+        mode: imdslet_core::serve::Mode::Native,
+        link_local: false,
+        secrets_dir: None,
     };
     (Entra::new(Arc::new(args), Arc::<Wire>::clone(wire)), dir)
 }

@@ -23,6 +23,15 @@ impl Fetch for Source {
         match resource.as_str() {
             "busy" => Err(Fault::Throttled { retry_after: Some(Duration::from_secs(30)) }),
             "silent" => std::future::pending().await,
+            "slow" => {
+                for _ in 0..9 {
+                    tokio::task::yield_now().await;
+                }
+                Ok(Fetched {
+                    access_token: Secret::new("late"),
+                    expires_on: now() + Duration::from_hours(1),
+                })
+            }
             _ => Ok(Fetched {
                 access_token: Secret::new(format!("{} for {}", identity.name, resource.as_str())),
                 expires_on: now() + Duration::from_hours(1),
@@ -174,6 +183,21 @@ async fn who_waits_for_an_identity_that_goes_is_answered_by_what_is_left() {
         tokio::task::yield_now().await;
         pod_dir.turn("");
         assert_eq!(pod_dir.get("/state", &[]).await.0, 200);
+    });
+    assert_eq!(answer.unwrap().status().as_u16(), 400);
+}
+
+#[tokio::test]
+async fn a_token_that_arrives_after_its_binding_went_is_not_given() {
+    let mut pod_dir = Pod::new(&pod([identity("web/db", '1')]));
+    let waiting = router(pod_dir.endpoint.clone()).oneshot(Request::from_parts(
+        parts("/msi/token?resource=slow", &[("Metadata", "true")]),
+        Body::empty(),
+    ));
+    let (answer, ()) = tokio::join!(waiting, async {
+        tokio::task::yield_now().await;
+        // Nobody else asks meanwhile, so that only the waiting request itself can notice.
+        pod_dir.turn("");
     });
     assert_eq!(answer.unwrap().status().as_u16(), 400);
 }

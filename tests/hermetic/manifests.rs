@@ -1,0 +1,195 @@
+//! The manifests that people apply: what a tool would trip over, and what the demos must show.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use imdslet::documents::{self, Document};
+use imdslet::inject::{Format, inject};
+use imdslet_core::objects::Object;
+use imdslet_core::settings::{Given, Settings};
+use serde_json::{Value, json};
+
+const GROUP: &str = "aadpodidentity.k8s.io";
+
+fn manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
+}
+
+fn read(path: PathBuf) -> Vec<Document> {
+    documents::read(&[path]).unwrap()
+}
+
+/// The articles' files, by name.
+fn demos() -> Vec<PathBuf> {
+    let files = fs::read_dir(manifests().join("demo")).unwrap();
+    let mut files: Vec<_> = files
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    files.sort();
+    assert_eq!(files.len(), 5);
+    files
+}
+
+#[test]
+fn the_custom_resources_are_those_of_aad_pod_identity() {
+    let kinds: Vec<_> = read(manifests().join("crds.yaml"))
+        .into_iter()
+        .map(|Document { value, .. }| {
+            assert_eq!(value["apiVersion"], "apiextensions.k8s.io/v1");
+            assert_eq!(value["kind"], "CustomResourceDefinition");
+            let (spec, names) = (&value["spec"], &value["spec"]["names"]);
+            let plural = names["plural"].as_str().unwrap();
+            assert_eq!(value["metadata"]["name"], format!("{plural}.{GROUP}"));
+            assert_eq!((&spec["group"], &spec["scope"]), (&json!(GROUP), &json!("Namespaced")));
+            let [version] = spec["versions"].as_array().unwrap().as_slice() else { panic!() };
+            assert_eq!(version["name"], "v1");
+            assert_eq!((&version["served"], &version["storage"]), (&json!(true), &json!(true)));
+            let columns = version["additionalPrinterColumns"].as_array();
+            let columns: Vec<_> = columns
+                .into_iter()
+                .flatten()
+                .map(|column| format!("{}={}", column["name"], column["jsonPath"]).replace('"', ""))
+                .collect();
+            let kind = names["kind"].as_str().unwrap().to_owned();
+            assert_eq!(names["listKind"], format!("{kind}List"));
+            assert_eq!(names["singular"], kind.to_lowercase());
+            format!("{kind} {}", columns.join(" ")).trim_end().to_owned()
+        })
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "AzureIdentity Type=.spec.type ClientID=.spec.clientID Age=.metadata.creationTimestamp",
+            "AzureIdentityBinding AzureIdentity=.spec.azureIdentity Selector=.spec.selector \
+             Age=.metadata.creationTimestamp",
+            "AzureAssignedIdentity",
+            "AzurePodIdentityException",
+        ]
+    );
+}
+
+/// The guides write `ResourceID`, `Selector`: the API server would prune what a schema lacks.
+#[test]
+fn every_spec_keeps_keys_in_any_letter_case() {
+    for Document { value, .. } in read(manifests().join("crds.yaml")) {
+        let kind = &value["spec"]["names"]["kind"];
+        let schema = &value["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let spec = &schema["properties"]["spec"];
+        assert_eq!(spec["x-kubernetes-preserve-unknown-fields"], true, "{kind}");
+        let mut objects = 0;
+        keeps_keys("spec", spec, &mut objects);
+        assert!(objects > 0, "{kind}");
+        let mut required = Vec::new();
+        find(schema, &["required", "enum", "default", "pattern"], &mut required);
+        assert_eq!(required, Vec::<String>::new(), "{kind}: an old object would be refused");
+    }
+}
+
+/// An object with keys of its own, which a person may have written in another letter case.
+fn keeps_keys(path: &str, schema: &Value, objects: &mut usize) {
+    let Some(properties) = schema["properties"].as_object() else { return };
+    *objects += 1;
+    let keeps = &schema["x-kubernetes-preserve-unknown-fields"];
+    // aad-pod-identity never wrote these two, and nobody reads them.
+    assert!(keeps == true || path.ends_with(".status"), "{path} prunes what it does not know");
+    for (key, schema) in properties {
+        keeps_keys(&format!("{path}.{key}"), schema, objects);
+    }
+}
+
+fn find(schema: &Value, words: &[&str], found: &mut Vec<String>) {
+    match schema {
+        Value::Object(map) => {
+            for (key, value) in map {
+                if words.contains(&key.as_str()) {
+                    found.push(key.clone());
+                }
+                find(value, words, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| find(item, words, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_object_of_the_demos_can_be_used() {
+    for file in demos() {
+        let mut ours = 0;
+        for Document { place, value } in read(file) {
+            let object = Object::read(&value, "default").unwrap();
+            if let Some(object) = object {
+                assert_eq!(object.fault(), None, "{place}");
+                ours += 1;
+            }
+        }
+        assert!(ours >= 2, "an identity and its binding");
+    }
+}
+
+#[test]
+fn every_pod_of_the_demos_gets_its_identities() {
+    let tenant = "7e000000-0000-4000-8000-000000000000".to_owned();
+    let settings = Settings::read(&[("tenant-id", vec![tenant])].into()).unwrap();
+    let expected = [
+        ("0-key-vault.yaml", vec!["default/demoidentity"]),
+        ("1-token-and-azcopy.yaml", vec!["default/bourne"]),
+        (
+            "2-namespaces-and-multiple-identities.yaml",
+            vec!["aad-broker/myidentity", "aad-broker/myidentity2"],
+        ),
+        ("3-azure-sql.yaml", vec!["default/sqlaad1"]),
+        ("4-secrets-store-csi.yaml", vec!["default/kvidentity"]),
+    ];
+    for (file, (name, identities)) in demos().into_iter().zip(expected) {
+        assert!(file.ends_with(name), "{}", file.display());
+        let injected = inject(read(file), &settings, "default").unwrap();
+        assert_eq!(injected.refusals, Vec::<String>::new(), "{name}");
+        assert_eq!(injected.warnings, Vec::<String>::new(), "{name}");
+        let lines = injected.write(Format::Patch).unwrap();
+        assert_eq!(lines.lines().count(), 1, "{name} has one pod");
+        let line: Value = serde_json::from_str(&lines).unwrap();
+        let value = |path: &str| {
+            let patch = line["patch"].as_array().unwrap();
+            patch.iter().find(|operation| operation["path"] == path).map(|found| &found["value"])
+        };
+        let sidecar = value("/spec/initContainers").map(|list| &list[0]);
+        let sidecar = sidecar.or_else(|| value("/spec/initContainers/0")).unwrap();
+        assert_eq!(sidecar["name"], "imdslet", "{name}");
+        let annotation = value("/metadata/annotations/imdslet.dev~1identities").unwrap();
+        let annotation: Value = serde_json::from_str(annotation.as_str().unwrap()).unwrap();
+        let names = annotation["identities"].as_array().unwrap().iter();
+        assert_eq!(names.map(|identity| &identity["name"]).collect::<Vec<_>>(), identities);
+    }
+}
+
+/// Without a tenant nothing can be asked: the settings of an installation must name it, and the
+/// warning says so.
+#[test]
+fn a_demo_without_a_tenant_says_what_is_missing() {
+    let settings = Settings::read(&Given::new()).unwrap();
+    for file in demos() {
+        let injected = inject(read(file), &settings, "default").unwrap();
+        assert!(injected.warnings.iter().any(|warning| warning.contains("--tenant-id")));
+    }
+}
+
+#[test]
+fn no_placeholder_of_the_articles_is_left() {
+    let readme = fs::read_to_string(manifests().join("demo/README.md")).unwrap();
+    let table = readme.lines().skip_while(|line| *line != "## Placeholders");
+    let table = table.take_while(|line| *line != "## Restored");
+    let placeholders: Vec<_> = table
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(name, _)| name))
+        .filter(|name| name.starts_with(['<', '$']))
+        .collect();
+    assert!(placeholders.len() > 20, "{placeholders:?}");
+    for file in demos() {
+        let text = fs::read_to_string(&file).unwrap();
+        for placeholder in &placeholders {
+            assert!(!text.contains(placeholder), "{placeholder} in {}", file.display());
+        }
+        assert!(!text.contains("${"), "{}", file.display());
+    }
+}
