@@ -10,6 +10,7 @@ mod keyring;
 mod listener;
 mod parsed;
 mod resolver;
+mod server;
 
 pub use authority::{Authority, Error, Serving};
 pub use keyring::{Fault, Held, Keyring, Renewal};
@@ -17,3 +18,4 @@ pub use listener::TlsListener;
 pub use parsed::Unusable;
 pub use resolver::{OldestTls, Resolver, server_config};
 pub use rustls::ServerConfig;
+pub use server::{Limits, serve};

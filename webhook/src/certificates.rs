@@ -64,6 +64,7 @@ pub fn names(namespace: &str) -> Vec<String> {
         format!("imdslet-webhook.{namespace}.svc.cluster.local"),
         "localhost".to_owned(),
         "127.0.0.1".to_owned(),
+        "::1".to_owned(),
     ]
 }
 

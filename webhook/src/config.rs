@@ -7,11 +7,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use imdslet_certs::Limits;
 use imdslet_core::settings::{FLAGS, Flag, Given, Settings};
 
 /// How long requests in flight may take once the program is told to end. The API server waits at
 /// most 30 s for an answer, by default 10.
 pub const GRACE: Duration = Duration::from_secs(10);
+
+/// How long admissions go on after the program is told to end: the kubelet must see that it is not
+/// ready, and every node must hear of that, before nobody answers any more.
+pub const LINGER: Duration = Duration::from_secs(5);
+
+/// What the API server, and whoever else reaches the port, is granted. The API server opens more
+/// connections under load, and keeps idle ones for 90 s: it should be the one that closes them.
+pub const LIMITS: Limits = Limits { connections: 1024, head: Duration::from_mins(2) };
+
+/// How long the body of a request may take: less than `timeoutSeconds`, after which nobody waits.
+pub const BODY_DEADLINE: Duration = Duration::from_secs(4);
 
 /// A page of a list comes by then, or is asked for again.
 pub const LIST_DEADLINE: Duration = Duration::from_mins(1);

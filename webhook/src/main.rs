@@ -9,10 +9,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context;
-use imdslet_certs::{Authority, OldestTls, Resolver, TlsListener, server_config};
+use imdslet_certs::{Authority, OldestTls, Resolver, TlsListener, serve, server_config};
 use imdslet_core::settings::Settings;
 use imdslet_webhook::certificates::{self, First, Keeper};
-use imdslet_webhook::config::{Config, ConfigError, GRACE, Objects, Role, VERSION_DEADLINE};
+use imdslet_webhook::config::{
+    Config, ConfigError, GRACE, LIMITS, LINGER, Objects, Role, VERSION_DEADLINE, WATCH_LIFE,
+    WATCH_SLACK,
+};
 use imdslet_webhook::controller::{self, Controller};
 use imdslet_webhook::feed::{self, Event, Published, Snapshot};
 use imdslet_webhook::problem::{Ask, Problem};
@@ -98,6 +101,15 @@ async fn run(config: Config) -> anyhow::Result<()> {
         Some(ended) = program.tasks.join_next() => Some(why(ended.map(Ok))),
     };
     program.shutdown.cancel();
+    if failure.is_none() && program.has_endpoints {
+        // A second signal is meant.
+        tokio::select! {
+            () = tokio::time::sleep(LINGER) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+    program.closing.cancel();
     let finished =
         tokio::time::timeout(GRACE, async { while program.servers.join_next().await.is_some() {} });
     let reason = if finished.await.is_ok() { "Finished" } else { "GraceExceeded" };
@@ -120,7 +132,12 @@ struct Program {
     readiness: Readiness,
     published: Published,
     events: mpsc::Sender<Event>,
+    /// The program is not ready any more, and leads nobody.
     shutdown: CancellationToken,
+    /// Admissions are not accepted any more.
+    closing: CancellationToken,
+    /// Somebody may still be sent here after the program has said that it is not ready.
+    has_endpoints: bool,
     /// What finishes its work when it is told to end.
     servers: JoinSet<anyhow::Result<&'static str>>,
     /// What can be dropped at any time.
@@ -143,6 +160,8 @@ impl Program {
             published,
             events,
             shutdown: CancellationToken::new(),
+            closing: CancellationToken::new(),
+            has_endpoints: false,
             servers: JoinSet::new(),
             tasks,
         }
@@ -159,7 +178,7 @@ impl Program {
         let listener = bind(config.listen, "admission").await?;
         let snapshot = self.published.snapshot.clone();
         let hook = Hook { snapshot, settings: Arc::new(settings) };
-        self.servers.spawn(admission(listener, resolver, hook, self.shutdown.clone()));
+        self.servers.spawn(admission(listener, resolver, hook, self.closing.clone()));
         for event in manifests(path)? {
             self.events.send(event).await.context("the index has ended")?;
         }
@@ -168,10 +187,12 @@ impl Program {
 
     /// The role that is asked for, by the objects of the cluster.
     async fn start_in_cluster(&mut self, config: Config) -> anyhow::Result<()> {
-        let cluster = kube::Config::infer().await.context(
+        let mut cluster = kube::Config::infer().await.context(
             "found no cluster: neither a kubeconfig (KUBECONFIG, ~/.kube/config) nor a pod's \
              service account; --manifests FILE works without one",
         )?;
+        // A connection that has died in silence ends with the watch that it should have carried.
+        cluster.read_timeout = Some(WATCH_LIFE + WATCH_SLACK);
         let client = Client::try_from(cluster).context("cannot make a client for the cluster")?;
         self.serve_health(config.health_listen).await?;
         objects::start(&client, &self.events, &self.readiness, &mut self.tasks);
@@ -179,6 +200,8 @@ impl Program {
         let readiness = self.readiness.clone();
         match config.role {
             Role::Admission => {
+                self.has_endpoints = true;
+                let closing = self.closing.clone();
                 let (sender, first) = oneshot::channel();
                 let (namespace, names) = (config.namespace.clone(), names(&config));
                 let keeper = Keeper::new(&client, namespace, names, readiness.clone(), sender);
@@ -199,7 +222,7 @@ impl Program {
                     };
                     let (settings, resolver, listener) = ready?;
                     let hook = Hook { snapshot, settings: Arc::new(settings) };
-                    admission(listener, resolver, hook, shutdown).await
+                    admission(listener, resolver, hook, closing).await
                 });
             }
             Role::Controller => {
@@ -227,11 +250,10 @@ impl Program {
             readiness: self.readiness.clone(),
             shutdown: self.shutdown.clone(),
         };
-        let ended = self.shutdown.clone().cancelled_owned();
-        self.servers.spawn(async {
-            let serving = axum::serve(listener, server::health(health));
-            serving.with_graceful_shutdown(ended).await.context("the health server")?;
-            Ok("the health server")
+        // To the very end: the kubelet shall see why nobody is sent here any more.
+        self.tasks.spawn(async {
+            axum::serve(listener, server::health(health)).await.ok();
+            "the health server"
         });
         Ok(())
     }
@@ -244,9 +266,7 @@ async fn admission(
     shutdown: CancellationToken,
 ) -> anyhow::Result<&'static str> {
     let tls = Arc::new(server_config(resolver, OldestTls::V1_3)?);
-    let serving = axum::serve(TlsListener::new(listener, tls), server::admission(hook));
-    let serving = serving.with_graceful_shutdown(shutdown.cancelled_owned());
-    serving.await.context("the admission server")?;
+    serve(TlsListener::new(listener, tls), server::admission(hook), LIMITS, shutdown).await;
     Ok("the admission server")
 }
 

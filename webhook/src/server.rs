@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use imdslet_core::settings::Settings;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::BODY_DEADLINE;
 use crate::feed::Snapshot;
 use crate::readiness::Readiness;
 use crate::service::review;
@@ -58,10 +58,16 @@ pub fn health(health: Health) -> Router {
 }
 
 /// `POST /mutate`. Decides from the snapshot and answers.
-async fn mutate(State(hook): State<Hook>, body: Result<Bytes, BytesRejection>) -> Response {
-    let body = match body {
-        Ok(body) => body,
-        Err(rejection) => {
+async fn mutate(State(hook): State<Hook>, request: Request) -> Response {
+    let read = tokio::time::timeout(BODY_DEADLINE, Bytes::from_request(request, &())).await;
+    let body = match read {
+        Ok(Ok(body)) => body,
+        Err(_) => {
+            tracing::warn!(reason = "BodyTooSlow", "not answered");
+            return (StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time\n")
+                .into_response();
+        }
+        Ok(Err(rejection)) => {
             let message =
                 format!("{rejection}; imdslet-webhook reads at most {BODY_LIMIT} bytes\n");
             tracing::warn!(reason = "BodyRejected", status = %rejection.status(), "not answered");

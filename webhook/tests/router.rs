@@ -303,3 +303,9 @@ async fn readiness_follows_the_index_and_what_blocks_and_ends_with_the_program()
     assert_eq!(ask(&synced, "/readyz").await.0, 503);
     assert_eq!(ask(&synced, "/healthz").await.0, 200);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_arrive_is_given_up() {
+    let body = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+    assert_eq!(post(bound(), body).await.0, StatusCode::REQUEST_TIMEOUT);
+}

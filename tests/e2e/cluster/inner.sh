@@ -21,7 +21,7 @@ start kube-apiserver "$K8S_BIN/kube-apiserver" --etcd-servers "http://127.0.0.1:
   --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
   --service-cluster-ip-range "$K8S_SVC.0/24" --allow-privileged=true \
   --service-account-issuer "$K8S_ISSUER" --service-account-signing-key-file "$pki/sa.key" --service-account-key-file "$pki/sa.pub" \
-  --enable-aggregator-routing=true --profiling=false
+  --enable-aggregator-routing=true --profiling=false --feature-gates "$K8S_GATES"
 
 if [ "$K8S_NODE" = 1 ]; then
   mount --make-rshared /
