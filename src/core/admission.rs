@@ -12,7 +12,7 @@ use crate::pod::{List, PodView, Unreadable};
 use crate::resolve::{Resolution, resolve};
 use crate::resources::sidecar_resources;
 use crate::serve::Mode;
-use crate::settings::{Endpoint, Scope, Settings, WhenUnbound};
+use crate::settings::{Endpoint, Settings, WhenUnbound};
 use crate::warning::{Hold, Warning};
 
 /// What becomes of a pod that is admitted.
@@ -181,7 +181,7 @@ pub fn admit(
         // A sidecar that is already there has no probe that could hold anybody.
         _ => Hold::Free,
     };
-    if let Some(why) = unbound(&resolution, settings, namespace, selector) {
+    if let Some(why) = resolution.unbound(settings, namespace, selector) {
         match choices.when_unbound {
             WhenUnbound::Deny => return Err(Refusal::Unbound(why)),
             WhenUnbound::Wait => warnings.push(Warning::Unbound(why, hold)),
@@ -230,29 +230,6 @@ fn unservable(pod: &PodView<'_>) -> Option<(Untouched, Warning)> {
     } else {
         None
     }
-}
-
-/// Why a pod is unbound, if it is: the first failure is the one that its author most likely meant.
-fn unbound(
-    resolution: &Resolution,
-    settings: &Settings,
-    namespace: &str,
-    selector: &str,
-) -> Option<String> {
-    if !resolution.identities.is_empty() {
-        return None;
-    }
-    let place = match settings.scope {
-        Scope::Cluster => String::new(),
-        Scope::Namespaced => format!(" in namespace `{namespace}`"),
-    };
-    Some(match resolution.skipped.first() {
-        Some(first) => first.to_string(),
-        None => format!(
-            "no AzureIdentityBinding{place} has spec.selector `{selector}`; create one, or remove \
-             the aadpodidbinding label from the pod"
-        ),
-    })
 }
 
 /// Tells of the bindings that give nothing, but for those that nobody needs to hear of.

@@ -122,8 +122,8 @@ pub fn decide(pod: &RunningPod, index: &Index, settings: &Settings) -> Decision 
         }
     }
     let hold = identities.is_empty() && pod.is_held();
-    if identities.is_empty() && standing.is_empty() {
-        standing.push(Standing::StillUnbound(unbound(pod, &resolution, hold)));
+    if standing.is_empty() {
+        standing.extend(unbound(pod, &resolution, settings, hold).map(Standing::StillUnbound));
     }
     let wanted = PodIdentities { version: FORMAT, hold, identities };
     Decision { change: change(pod, &wanted, &standing), standing }
@@ -182,17 +182,15 @@ fn change(pod: &RunningPod, wanted: &PodIdentities, standing: &[Standing]) -> Op
 }
 
 /// The warning that admission would give.
-fn unbound(pod: &RunningPod, resolution: &Resolution, hold: bool) -> String {
-    let why = match resolution.skipped.first() {
-        Some(first) => first.to_string(),
-        None => format!(
-            "no AzureIdentityBinding has spec.selector `{}`; create one, or remove the \
-             aadpodidbinding label from the pod",
-            pod.selector
-        ),
-    };
+fn unbound(
+    pod: &RunningPod,
+    resolution: &Resolution,
+    settings: &Settings,
+    hold: bool,
+) -> Option<String> {
+    let why = resolution.unbound(settings, &pod.namespace, &pod.selector)?;
     let hold = if hold { pod.holds } else { Hold::Free };
-    Warning::Unbound(why, hold).to_string()
+    Some(Warning::Unbound(why, hold).to_string())
 }
 
 /// Identities by their names, the default marked where there is a choice.

@@ -116,6 +116,28 @@ impl Skip {
     }
 }
 
+impl Resolution {
+    /// Why a pod of `namespace` whose label is `selector` is unbound, if it is: the first failure is
+    /// the one that its author most likely meant.
+    #[must_use]
+    pub fn unbound(&self, settings: &Settings, namespace: &str, selector: &str) -> Option<String> {
+        if !self.identities.is_empty() {
+            return None;
+        }
+        let place = match settings.scope {
+            Scope::Cluster => String::new(),
+            Scope::Namespaced => format!(" in namespace `{namespace}`"),
+        };
+        Some(match self.skipped.first() {
+            Some(first) => first.to_string(),
+            None => format!(
+                "no AzureIdentityBinding{place} has spec.selector `{selector}`; create one, or \
+                 remove the aadpodidbinding label from the pod"
+            ),
+        })
+    }
+}
+
 /// Finds the identities for pods of `namespace` whose label is `selector`.
 ///
 /// Bindings of the pod's own namespace come first, then the others by namespace and name. Each is

@@ -4,7 +4,7 @@ import datetime
 
 from cluster import ROOT
 from harness import container, restricted, test
-from tokens import claims_of
+from tokens import claims_of, is_signed
 
 
 @test
@@ -27,6 +27,12 @@ def the_manifests_of_article_0_give_each_of_three_replicas_a_token_that_verifies
     assert len(pods) == 3, pods
     uses = {t.verified(pod, "aadpodidentitydemoapi", client_id=client_id)["uti"] for pod in pods}
     assert len(uses) == 3, "each pod has a token of its own"
+    # The check itself is worth something: it refuses what was changed.
+    head, claims, signature = t.first_answer(pods[0], "aadpodidentitydemoapi")["body"]["access_token"].split(".")
+    keys = t.cluster.entra.keys()
+    assert is_signed(f"{head}.{claims}.{signature}", keys)
+    assert not is_signed(f"{head}.{claims[:-4]}AAAA.{signature}", keys)
+    assert not is_signed(f"{head}.{claims}.{signature[:100]}AAAA{signature[104:]}", keys)
 
 
 @test
