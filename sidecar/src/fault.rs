@@ -149,8 +149,9 @@ impl Cause {
     /// codes".
     fn of(code: Option<u32>) -> Self {
         match code {
-            // 70021 is what 700211 to 700213 were before they were told apart.
-            Some(70_021 | 700_213) => Self::NoFederatedCredential,
+            // 70025: the identity has none at all. 70021 is what 700211 to 700213 were before they
+            // were told apart.
+            Some(70_021 | 70_025 | 700_213) => Self::NoFederatedCredential,
             Some(700_211) => Self::WrongIssuer,
             Some(700_212) => Self::WrongAudience,
             Some(700_016) => Self::UnknownApplication,
@@ -296,6 +297,7 @@ mod tests {
                 "system:serviceaccount:web:app",
             ),
             ("invalid_client", 70_021, 400, "NoFederatedCredential", "https://issuer.example/"),
+            ("invalid_client", 70_025, 400, "NoFederatedCredential", "federated-credential create"),
             ("invalid_client", 700_211, 400, "WrongIssuer", "https://issuer.example/, exactly"),
             ("invalid_client", 700_212, 400, "WrongAudience", "api://AzureADTokenExchange"),
             ("unauthorized_client", 700_016, 400, "UnknownApplication", "spec.clientID"),

@@ -78,7 +78,7 @@ fn judge(answer: &str) -> Verdict {
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     match serde_json::from_str::<Answer>(body) {
         Ok(Answer { hold: true, .. }) => Verdict::Held(format!(
-            "imdslet: no AzureIdentityBinding matches this pod's {POD_LABEL} label yet; create one"
+            "imdslet: no AzureIdentityBinding for this pod's {POD_LABEL} label can be used yet; the pod's events say why"
         )),
         // Without a single identity to serve, an app that starts now meets nothing but errors.
         Ok(Answer { problem: Some(problem), identities, .. }) if identities.is_empty() => {
@@ -103,7 +103,7 @@ mod tests {
             (
                 r#"{"version":1,"hold":true,"identities":[]}"#,
                 held(
-                    "imdslet: no AzureIdentityBinding matches this pod's aadpodidbinding label yet; create one",
+                    "imdslet: no AzureIdentityBinding for this pod's aadpodidbinding label can be used yet; the pod's events say why",
                 ),
             ),
             (r#"{"hold":false,"identities":[],"problem":"broken"}"#, held("imdslet: broken")),

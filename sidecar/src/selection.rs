@@ -16,12 +16,13 @@ const BOUND_SOON: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error(
-        "no AzureIdentityBinding matches this pod's {POD_LABEL} label yet; create one, and ask again"
+        "no AzureIdentityBinding for this pod's {POD_LABEL} label can be used yet; the pod's events say \
+         why; ask again"
     )]
     NotBoundYet,
     #[error(
-        "this pod has no identity: no AzureIdentityBinding matches its {POD_LABEL} label any more; \
-         create one, or remove the label from the pod"
+        "this pod has no identity: no AzureIdentityBinding for its {POD_LABEL} label can be used any \
+         more; the pod's events say why"
     )]
     BindingLost,
     /// The ids asked for are not repeated: the client knows them.

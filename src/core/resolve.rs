@@ -65,7 +65,7 @@ pub enum Skip {
     /// No tenant is known.
     #[error(
         "AzureIdentity {0} names no tenant; set spec.tenantID or the annotation \
-         imdslet.dev/tenant-id there, or --tenant-id for all"
+         imdslet.dev/tenant-id there, or AZURE_TENANT_ID (--tenant-id) for all"
     )]
     NoTenant(ObjectName),
     /// `spec.adEndpoint` is not among those that the operator allows.

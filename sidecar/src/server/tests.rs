@@ -155,7 +155,7 @@ async fn a_binding_that_comes_and_goes_is_seen_by_the_next_request() {
     let mut pod_dir = Pod::new(&waiting);
     let (status, head, body) = pod_dir.imds("resource=r").await;
     assert_eq!((status, &head["retry-after"]), (503, &"2".parse().unwrap()));
-    assert!(body["message"].as_str().unwrap().contains("create one"));
+    assert!(body["message"].as_str().unwrap().contains("can be used yet"));
 
     let bound = serde_json::to_string(&pod([identity("web/db", '1')])).unwrap();
     pod_dir.turn(&bound);

@@ -170,7 +170,8 @@ fn the_probe_says_whether_the_pod_may_start() {
     assert_eq!(code, Some(1));
     assert_eq!(
         line,
-        "imdslet: no AzureIdentityBinding matches this pod's aadpodidbinding label yet; create one\n"
+        "imdslet: no AzureIdentityBinding for this pod's aadpodidbinding label can be used yet; the \
+         pod's events say why\n"
     );
     for content in [bound(&["web/db"]), String::new()] {
         pod.turn(&format!("..{}", content.len() + 2), &content);

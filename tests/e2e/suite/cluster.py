@@ -16,6 +16,10 @@ DEPLOYMENTS = ("imdslet-webhook", "imdslet-controller")
 ADMIN = "admin"
 
 
+def selector(deployment):
+    return ",".join(f"{key}={value}" for key, value in deployment["spec"]["selector"]["matchLabels"].items())
+
+
 class Cluster:
     """What `run` has told in the environment, and what stands on it."""
 
@@ -99,7 +103,9 @@ class Cluster:
             thing = self.api.get("Deployment", namespace, name)
             status, wanted = thing.get("status", {}), thing["spec"]["replicas"]
             counts = [status.get(field, 0) for field in ("replicas", "updatedReplicas", "availableReplicas")]
-            if status.get("observedGeneration") == thing["metadata"]["generation"] and counts == [wanted] * 3:
+            is_done = status.get("observedGeneration") == thing["metadata"]["generation"] and counts == [wanted] * 3
+            # Replicas that are told to end answer for some seconds more, with the settings they have.
+            if is_done and len(self.api.list("Pod", namespace, labelSelector=selector(thing))) == wanted:
                 return
             assert time.monotonic() < deadline, (
                 f"{namespace}/{name} is not ready within {seconds} s: {status.get('conditions')}\n{self.logs(name)}"
