@@ -45,6 +45,9 @@ pub const STALE_AFTER: Duration = Duration::from_mins(1);
 /// A change of the Secret or the webhook configuration is made by then, or is tried again.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(15);
 
+/// A write of the controller, to a pod or about one, is made by then, or is tried again.
+pub const POD_DEADLINE: Duration = Duration::from_secs(10);
+
 /// How often the certificate is looked at when nothing happens: for its age.
 pub const RECHECK: Duration = Duration::from_hours(1);
 

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use imdslet_core::objects::ObjectName;
 
 use super::access::{ask, is_ending_namespace, is_not_found, report};
-use super::reconcile::DEADLINE;
+use crate::config::POD_DEADLINE;
 
 /// How many are sent at one time. Many pods may be told something at once, and nobody waits for it.
 const AT_ONCE: usize = 4;
@@ -52,7 +52,7 @@ async fn send_one(client: &Client, replica: &str, note: Note) {
     let events: Api<Event> = Api::namespaced(client.clone(), &note.pod.namespace);
     let event = event(&note, replica, Timestamp::now());
     let parameters = PostParams::default();
-    match timeout(DEADLINE, events.create(&parameters, &event)).await {
+    match timeout(POD_DEADLINE, events.create(&parameters, &event)).await {
         Ok(Ok(_)) => {}
         // The pod is on its way out together with its namespace.
         Ok(Err(error)) if is_ending_namespace(&error) || is_not_found(&error) => {}

@@ -5,7 +5,6 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use futures::StreamExt;
@@ -24,9 +23,7 @@ use super::access::{ask, is_conflict, is_not_found, report};
 use super::events::{self, Note};
 use super::ledger::{Ledger, Outcome, World, Write};
 use super::pods::{self, News};
-
-/// How long is waited for the answer to one request.
-pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+use crate::config::POD_DEADLINE;
 
 /// How many pods are written at one time. It bounds the load on the API server.
 const AT_ONCE: usize = 8;
@@ -121,7 +118,7 @@ async fn write_one(client: &Client, write: Write) -> (Write, Outcome) {
         field_manager: Some("imdslet-controller".to_owned()),
         ..PatchParams::default()
     };
-    let patched = timeout(DEADLINE, pods.patch_metadata(&write.pod.name, &parameters, &patch));
+    let patched = timeout(POD_DEADLINE, pods.patch_metadata(&write.pod.name, &parameters, &patch));
     let outcome = match patched.await {
         Ok(Ok(pod)) => {
             let annotations = pod.metadata.annotations.as_ref();
