@@ -1,8 +1,8 @@
 //! The patch that gives a pod its token endpoint.
 //!
 //! It only adds, with three exceptions, each a `replace` of one string: a container's own proxy
-//! exception list is extended, a Secrets Store volume is pointed to a derived class (a later
-//! issue), and our own two annotations are always set. Applied and asked again, nothing is left
+//! exception list is extended, a Secrets Store volume is pointed to a derived class (not built
+//! yet), and our own two annotations are always set. Applied and asked again, nothing is left
 //! to do.
 
 use json_patch::jsonptr::{PointerBuf, Token};
