@@ -176,8 +176,9 @@ pub fn admit(
     }
     let resolution = resolve(index, settings, namespace, selector, choices.endpoint);
     let mut warnings = Vec::new();
+    let own = own_sidecar(pod)?;
     let hold = match choices.sidecar {
-        Mode::Native if own_sidecar(pod)?.is_none() => Hold::Held,
+        Mode::Native if own.is_none() => Hold::Held,
         // A sidecar that is already there has no probe that could hold anybody.
         _ => Hold::Free,
     };
@@ -192,7 +193,7 @@ pub fn admit(
     report_conflicts(pod, &choices, &mut warnings);
     let resources = sidecar_resources(pod, choices.resources.as_ref(), index.limits(namespace));
     let identities = &resolution.identities;
-    let patch = Injection { pod, settings, choices: &choices, identities, resources }
+    let patch = Injection { pod, own, settings, choices: &choices, identities, resources }
         .patch(&mut warnings)?;
     let identities = identities.iter().map(|usable| usable.identity.name.clone()).collect();
     Ok(Admission { outcome: Outcome::Injected { patch, identities }, warnings })

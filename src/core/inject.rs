@@ -72,6 +72,8 @@ pub enum Reserved {
 /// What is to become of one pod.
 pub(crate) struct Injection<'a> {
     pub(crate) pod: &'a PodView<'a>,
+    /// The sidecar that the pod already has.
+    pub(crate) own: Option<(List, usize, &'a Container<'a>)>,
     pub(crate) settings: &'a Settings,
     pub(crate) choices: &'a Choices,
     pub(crate) identities: &'a [Usable],
@@ -82,8 +84,7 @@ impl Injection<'_> {
     /// The patch, and what its author should know. An empty patch: there is nothing left to do.
     pub(crate) fn patch(self, warnings: &mut Vec<Warning>) -> Result<Patch, Reserved> {
         let mut edits = Edits::default();
-        let own = own_sidecar(self.pod)?;
-        let announcement = if let Some((list, at, sidecar)) = own {
+        let announcement = if let Some((list, at, sidecar)) = self.own {
             report_order(self.pod, list, at, warnings);
             announcement_of(sidecar, self.choices.port)
         } else {
@@ -91,10 +92,10 @@ impl Injection<'_> {
             self.announcement()
         };
         announce(self.pod, &announcement, &self.choices.skip_containers, &mut edits, warnings);
-        if own.is_none() {
+        if self.own.is_none() {
             self.add_sidecar(&mut edits, warnings);
         }
-        self.annotate(own.is_none(), &mut edits);
+        self.annotate(&mut edits);
         Ok(Patch(edits.0))
     }
 
@@ -164,7 +165,7 @@ impl Injection<'_> {
         }
     }
 
-    fn annotate(&self, is_new: bool, edits: &mut Edits) {
+    fn annotate(&self, edits: &mut Edits) {
         let metadata = self.pod.metadata.as_ref();
         if metadata.is_none_or(|metadata| metadata.annotations.is_none()) {
             edits.add(["metadata", "annotations"], json!({}));
@@ -179,7 +180,7 @@ impl Injection<'_> {
         for (key, value) in [(IDENTITIES, identities), (VERSION, FORMAT.to_string())] {
             edits.set_annotation(key, self.pod.annotation(key), &value);
         }
-        let needs_default = is_new
+        let needs_default = self.own.is_none()
             && self.choices.sidecar == Mode::Container
             && self.pod.annotation(DEFAULT_CONTAINER).is_none();
         if let (true, Some(first)) = (needs_default, self.pod.list(List::Containers).first()) {

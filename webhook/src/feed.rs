@@ -71,6 +71,9 @@ pub fn events_of(manifests: &str) -> Result<Vec<Event>, ManifestError> {
     Ok(events)
 }
 
+/// The most changes that are taken in before a snapshot is published.
+const BURST: usize = 1024;
+
 /// Takes events in until their source ends, and publishes a snapshot after each burst of them.
 pub async fn publish(
     mut events: mpsc::Receiver<Event>,
@@ -82,7 +85,9 @@ pub async fn publish(
     while let Some(first) = events.recv().await {
         // A clone of the index shares the objects but copies the maps, so it is made once for all
         // that has arrived meanwhile.
+        // Not without end: a source that never pauses must not keep anybody from what is known.
         let mut next = Some(first);
+        let mut room = BURST;
         while let Some(event) = next {
             match event {
                 Event::Synced => is_synced = true,
@@ -97,7 +102,8 @@ pub async fn publish(
                     index.apply(change);
                 }
             }
-            next = events.try_recv().ok();
+            room -= 1;
+            next = if room > 0 { events.try_recv().ok() } else { None };
         }
         if is_synced {
             snapshot.store(Some(Arc::new(index.clone())));
@@ -158,5 +164,17 @@ mod tests {
         drop(sender);
         publishing.await;
         assert!(snapshot.load().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_source_that_never_pauses_keeps_nobody_from_what_is_known() {
+        let (sender, receiver) = mpsc::channel(2 * BURST);
+        for _ in 0..=BURST {
+            sender.send(Event::Synced).await.unwrap();
+        }
+        drop(sender);
+        let (changes, seen) = watch::channel(0);
+        publish(receiver, Snapshot::default(), changes).await;
+        assert_eq!(*seen.borrow(), 2);
     }
 }

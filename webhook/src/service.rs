@@ -93,7 +93,7 @@ fn decide(index: &Index, settings: &Settings, request: &Request<'_>) -> Result<A
             let before = request.old_object.map_or("{}", |object| object.get());
             let (Ok(pod), Ok(before)) = (PodView::read(object), PodView::read(before)) else {
                 // The API server reads it better, or refuses it with better words.
-                return Ok(not_for_us(request));
+                return Ok(Admission::untouched(Untouched::NoSidecar));
             };
             let decision = Ok(admit_ephemeral(settings, &pod, &before));
             log(namespace, &pod, is_dry_run, &decision);
