@@ -57,6 +57,7 @@ struct IdentityKey {
     source: &'static str,
     client_id: String,
     tenant_id: String,
+    auxiliary_tenant_ids: Vec<String>,
     secret: Option<String>,
 }
 
@@ -346,6 +347,7 @@ impl From<&PodIdentity> for IdentityKey {
             source: identity.source.as_str(),
             client_id: identity.client_id.clone(),
             tenant_id: identity.tenant_id.clone(),
+            auxiliary_tenant_ids: identity.auxiliary_tenant_ids.clone(),
             secret: identity.secret.clone(),
         }
     }

@@ -5,14 +5,13 @@
 //! wrote into the pod's annotation. It links no Kubernetes client.
 //!
 //! What decides is pure: [`schedule`], and inside `request`, `selection`, `fault`, `answer`. What
-//! waits is at the edge: `volume` reads the projected files, `entra` asks Entra ID, `cache` has one
+//! waits is at the edge: `volume` reads the projected files, `sources` ask Entra ID, `cache` has one
 //! fetch in flight for each token, `listener` accepts connections.
 
 mod answer;
 mod cache;
 mod claims;
 mod config;
-mod entra;
 mod fault;
 mod listener;
 mod probe;
@@ -25,6 +24,7 @@ mod selection;
 mod serve;
 mod server;
 mod source;
+mod sources;
 mod state;
 #[cfg(test)]
 mod testing;

@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::config::{Config, GRACE};
-use crate::entra::Entra;
 use crate::listener::{Service, bind};
 use crate::server::{Endpoint, router};
 use crate::source::Now;
+use crate::sources::Sources;
 use crate::transport::Https;
 use crate::volume::Volume;
 
@@ -52,8 +52,8 @@ pub async fn serve(args: ServeArgs, config: Config) -> Result<(), ServeError> {
     let https = Https::new(&config.extra_ca).map_err(ServeError::ExtraCa)?;
     let args = Arc::new(args);
     let now: Now = Arc::new(SystemTime::now);
-    let entra = Entra::new(Arc::clone(&args), Arc::new(https));
-    let cache = Cache::new(Box::new(entra), Arc::clone(&now));
+    let sources = Sources::new(Arc::clone(&args), Arc::new(https));
+    let cache = Cache::new(Box::new(sources), Arc::clone(&now));
     let volume = Volume::new(args.dir.clone());
     let endpoint = Endpoint::new(volume, cache, config.header, now);
     // Now, so that the log says at the start what is wrong with the files.

@@ -22,11 +22,25 @@ pub(crate) trait Fetch: Send + Sync {
     async fn fetch(&self, identity: &PodIdentity, resource: &Resource) -> Result<Fetched, Fault>;
 }
 
-/// A token as it was received.
+/// What a fetch brought.
 #[derive(Debug)]
 pub(crate) struct Fetched {
+    pub(crate) primary: Received,
+    /// Of the identity's auxiliary tenants, in their order.
+    pub(crate) auxiliary: Vec<Received>,
+}
+
+/// A token as it was received.
+#[derive(Debug)]
+pub(crate) struct Received {
     pub(crate) access_token: Secret,
     pub(crate) expires_on: SystemTime,
+}
+
+impl From<Received> for Fetched {
+    fn from(primary: Received) -> Self {
+        Self { primary, auxiliary: Vec::new() }
+    }
 }
 
 /// A token as it is held and served.
@@ -44,12 +58,13 @@ pub(crate) struct Token {
 impl Token {
     /// Takes `fetched` into service at `now`; `seed` spreads its refresh.
     pub(crate) fn new(fetched: Fetched, now: SystemTime, seed: u8) -> Result<Self, Expired> {
-        let claims = Claims::of(fetched.access_token.reveal());
+        let Fetched { primary, auxiliary: _ } = fetched;
+        let claims = Claims::of(primary.access_token.reveal());
         Ok(Self {
-            schedule: Schedule::new(now, fetched.expires_on)?.spread(seed),
+            schedule: Schedule::new(now, primary.expires_on)?.spread(seed),
             not_before: claims.nbf.unwrap_or_else(|| epoch(now)),
             object_id: claims.oid,
-            access_token: fetched.access_token,
+            access_token: primary.access_token,
         })
     }
 }

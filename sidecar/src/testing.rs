@@ -8,7 +8,7 @@ use http::request::Parts;
 use imdslet_core::contract::{FORMAT, PodIdentities, PodIdentity, Source};
 
 use crate::secret::Secret;
-use crate::source::{Fetched, Token};
+use crate::source::{Received, Token};
 
 /// What IDENTITY_HEADER and MSI_SECRET were when the clients were recorded.
 pub(crate) const HEADER: &str = "AbC-sEcReT-0123456789";
@@ -51,6 +51,7 @@ pub(crate) fn identity(name: &str, digit: char) -> PodIdentity {
         )),
         object_id: None,
         tenant_id: guid("70000000"),
+        auxiliary_tenant_ids: Vec::new(),
         allowed_resources: None,
         secret: None,
     }
@@ -78,6 +79,6 @@ pub(crate) fn project(dir: &Path, generation: &str, files: &[(&str, &str)]) {
 
 /// A token received at `now` that lives for `life`.
 pub(crate) fn token(access_token: &str, now: SystemTime, life: Duration) -> Token {
-    let fetched = Fetched { access_token: Secret::new(access_token), expires_on: now + life };
-    Token::new(fetched, now, 0).unwrap()
+    let received = Received { access_token: Secret::new(access_token), expires_on: now + life };
+    Token::new(received.into(), now, 0).unwrap()
 }

@@ -40,6 +40,9 @@ pub struct PodIdentity {
     pub object_id: Option<String>,
     /// Tenant, a GUID or a domain name.
     pub tenant_id: String,
+    /// Further tenants, for each of which an answer carries a token of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub auxiliary_tenant_ids: Vec<String>,
     /// The only `resource` values that a token may be for; `None` allows all.
     #[serde(default)]
     pub allowed_resources: Option<Vec<String>>,

@@ -199,6 +199,7 @@ fn usable(
             resource_id: identity.resource_id.clone(),
             object_id: identity.object_id.clone(),
             tenant_id,
+            auxiliary_tenant_ids: Vec::new(),
             allowed_resources: identity.allowed_resources.clone(),
             secret,
         },

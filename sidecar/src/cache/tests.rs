@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::secret::Secret;
-use crate::source::Fetched;
+use crate::source::{Fetched, Received};
 use crate::testing::{identity, now, pod};
 
 /// A source that does what it is told, and counts. Its wall clock runs with tokio's, which the
@@ -69,9 +69,12 @@ impl Fetch for Scripted {
         let (after, outcome) = script.unwrap_or((0, Ok(3600)));
         sleep(seconds(after)).await;
         self.scripts().ended += 1;
-        outcome.map(|life| Fetched {
-            access_token: Secret::new(format!("{}#{number}", identity.name)),
-            expires_on: now() + self.elapsed() + seconds(life),
+        outcome.map(|life| {
+            Received {
+                access_token: Secret::new(format!("{}#{number}", identity.name)),
+                expires_on: now() + self.elapsed() + seconds(life),
+            }
+            .into()
         })
     }
 }
@@ -325,7 +328,7 @@ async fn a_fetch_that_panics_is_one_answer_lost() {
     impl Fetch for Panics {
         async fn fetch(&self, _: &PodIdentity, _: &Resource) -> Result<Fetched, Fault> {
             assert!(self.0.swap(true, Ordering::Relaxed), "the first fetch panics");
-            Ok(Fetched { access_token: Secret::new("t"), expires_on: now() + seconds(9) })
+            Ok(Received { access_token: Secret::new("t"), expires_on: now() + seconds(9) }.into())
         }
     }
 
@@ -343,7 +346,7 @@ async fn a_principal_is_known_by_the_token_that_is_held_for_it() {
         async fn fetch(&self, _: &PodIdentity, _: &Resource) -> Result<Fetched, Fault> {
             // {"oid":"0b1"}
             let access_token = Secret::new("e30.eyJvaWQiOiIwYjEifQ.c2ln");
-            Ok(Fetched { access_token, expires_on: now() + seconds(9) })
+            Ok(Received { access_token, expires_on: now() + seconds(9) }.into())
         }
     }
 

@@ -10,7 +10,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::fault::Fault;
 use crate::resource::Resource;
-use crate::source::{Fetch, Fetched};
+use crate::source::{Fetch, Fetched, Received};
 use crate::testing::{HEADER, identity, now, parts, pod, project};
 
 /// A source whose tokens say for whom they are.
@@ -27,15 +27,17 @@ impl Fetch for Source {
                 for _ in 0..9 {
                     tokio::task::yield_now().await;
                 }
-                Ok(Fetched {
+                Ok(Received {
                     access_token: Secret::new("late"),
                     expires_on: now() + Duration::from_hours(1),
-                })
+                }
+                .into())
             }
-            _ => Ok(Fetched {
+            _ => Ok(Received {
                 access_token: Secret::new(format!("{} for {}", identity.name, resource.as_str())),
                 expires_on: now() + Duration::from_hours(1),
-            }),
+            }
+            .into()),
         }
     }
 }

@@ -1,10 +1,13 @@
 use std::fs;
 use std::sync::Mutex;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use imdslet_core::names::TOKEN_FILE;
 
 use super::*;
+use crate::config::FETCH_DEADLINE;
 use crate::fault::Reply;
 use crate::testing::identity;
 
@@ -34,7 +37,7 @@ fn reply(status: u16, body: &str) -> Arc<Wire> {
 }
 
 /// Entra ID behind `wire`, with `token` as the service account token.
-fn entra(wire: &Arc<Wire>, token: Option<&str>) -> (Entra, tempfile::TempDir) {
+fn entra(wire: &Arc<Wire>, token: Option<&str>) -> (Sources, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     if let Some(token) = token {
         fs::write(dir.path().join(TOKEN_FILE), token).unwrap();
@@ -48,7 +51,7 @@ fn entra(wire: &Arc<Wire>, token: Option<&str>) -> (Entra, tempfile::TempDir) {
         link_local: false,
         secrets_dir: None,
     };
-    (Entra::new(Arc::new(args), Arc::<Wire>::clone(wire)), dir)
+    (Sources::new(Arc::new(args), Arc::<Wire>::clone(wire)), dir)
 }
 
 fn vault() -> Resource {
@@ -60,8 +63,8 @@ async fn one_post_brings_a_token() {
     let wire = reply(200, TOKEN);
     let (entra, _dir) = entra(&wire, Some("a.s.a\n"));
     let fetched = entra.fetch(&identity("web/db", '1'), &vault()).await.unwrap();
-    assert_eq!(fetched.access_token.reveal(), "a.b.c");
-    let life = fetched.expires_on.duration_since(SystemTime::now()).unwrap().as_secs();
+    assert_eq!(fetched.primary.access_token.reveal(), "a.b.c");
+    let life = fetched.primary.expires_on.duration_since(SystemTime::now()).unwrap().as_secs();
     assert!((3590..=3599).contains(&life), "{life}");
 
     let sent = wire.sent.lock().unwrap();
@@ -192,7 +195,7 @@ async fn a_silent_authority_is_given_up() {
     }
 
     let (entra, dir) = entra(&reply(200, TOKEN), Some("a.s.a"));
-    let entra = Entra { https: Arc::new(Silence), ..entra };
+    let entra = Sources { https: Arc::new(Silence), ..entra };
     let began = tokio::time::Instant::now();
     let fault = entra.fetch(&identity("web/db", '1'), &vault()).await.unwrap_err();
     assert_eq!((fault.reason(), began.elapsed()), ("Deadline", FETCH_DEADLINE));

@@ -1,0 +1,126 @@
+//! One request to Entra ID for one token, by azure_identity over a transport of ours.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use azure_core::cloud::CustomConfiguration;
+use azure_core::credentials::TokenCredential;
+use azure_core::http::{ClientMethodOptions, ClientOptions, RetryOptions, Transport, Url};
+use azure_identity::{
+    ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions,
+};
+use imdslet_core::contract::PodIdentity;
+use tokio::time::timeout;
+
+use crate::claims::Claims;
+use crate::config::FETCH_DEADLINE;
+use crate::fault::{Attempt, Fault, judge};
+use crate::resource::Resource;
+use crate::secret::Secret;
+use crate::source::Received;
+use crate::transport::{Confined, Post};
+
+/// A token that is asked for.
+pub(super) struct Exchange<'a> {
+    pub(super) identity: &'a PodIdentity,
+    /// One of the identity's tenants.
+    pub(super) tenant: &'a str,
+    pub(super) authority: &'a str,
+    pub(super) resource: &'a Resource,
+    /// Of the assertion, for what a refusal says.
+    pub(super) claims: &'a Claims,
+}
+
+/// What proves to Entra ID who asks.
+#[derive(Debug)]
+struct Assertion(Secret);
+
+#[async_trait]
+impl ClientAssertion for Assertion {
+    async fn secret(&self, _: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
+        Ok(self.0.reveal().to_owned())
+    }
+}
+
+impl Exchange<'_> {
+    /// Exchanges `assertion` for a token.
+    pub(super) async fn assertion(
+        &self,
+        https: &Arc<dyn Post>,
+        assertion: Secret,
+    ) -> Result<Received, Fault> {
+        let confined = self.confined(https)?;
+        // A new one for each fetch: its own cache has one lock for all scopes, and refreshes in the
+        // foreground.
+        let options =
+            ClientAssertionCredentialOptions { client_options: options(self.authority, &confined) };
+        let credential = ClientAssertionCredential::new(
+            self.tenant.to_owned(),
+            self.identity.client_id.clone(),
+            Assertion(assertion),
+            Some(options),
+        )
+        .map_err(|error| self.no_answer(error.to_string()))?;
+        self.ask(credential, &confined).await
+    }
+
+    async fn ask(
+        &self,
+        credential: Arc<dyn TokenCredential>,
+        confined: &Confined,
+    ) -> Result<Received, Fault> {
+        let scope = self.resource.scope();
+        let scopes = [scope.as_str()];
+        match timeout(FETCH_DEADLINE, credential.get_token(&scopes, None)).await {
+            Err(_) => {
+                Err(Fault::Deadline { authority: self.authority.to_owned(), after: FETCH_DEADLINE })
+            }
+            Ok(Ok(token)) => Ok(Received {
+                access_token: Secret::new(token.token.secret()),
+                expires_on: SystemTime::from(token.expires_on),
+            }),
+            Ok(Err(error)) => Err(match confined.take() {
+                Some(Ok(reply)) => judge(
+                    &reply,
+                    &Attempt {
+                        identity: self.identity,
+                        authority: self.authority,
+                        claims: self.claims,
+                    },
+                ),
+                Some(Err(why)) => self.no_answer(why),
+                None => self.no_answer(error.to_string()),
+            }),
+        }
+    }
+
+    /// A transport that lets this exchange's one request through.
+    fn confined(&self, https: &Arc<dyn Post>) -> Result<Arc<Confined>, Fault> {
+        let url = format!("{}/{}/oauth2/v2.0/token", self.authority, self.tenant);
+        let allowed = Url::parse(&url).map_err(|error| self.no_answer(error.to_string()))?;
+        Ok(Confined::new(Arc::clone(https), allowed))
+    }
+
+    fn no_answer(&self, why: String) -> Fault {
+        let authority = self.authority.to_owned();
+        // What rustls says of a certificate that it does not trust.
+        if why.contains("certificate") {
+            Fault::Untrusted { authority, why }
+        } else {
+            Fault::NoAnswer { authority, why }
+        }
+    }
+}
+
+fn options(authority: &str, confined: &Arc<Confined>) -> ClientOptions {
+    let mut cloud = CustomConfiguration::default();
+    authority.clone_into(&mut cloud.authority_host);
+    ClientOptions {
+        // The cache decides when to ask again; the default is 8 tries in 60 s.
+        retry: RetryOptions::none(),
+        transport: Some(Transport::new(Arc::<Confined>::clone(confined))),
+        cloud: Some(Arc::new(cloud.into())),
+        ..ClientOptions::default()
+    }
+}

@@ -1,0 +1,44 @@
+//! Type 0: the pod's service account token, exchanged through a federated credential.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use imdslet_core::contract::PodIdentity;
+use imdslet_core::names::TOKEN_FILE;
+use imdslet_core::serve::ServeArgs;
+
+use super::exchange::Exchange;
+use crate::claims::Claims;
+use crate::fault::Fault;
+use crate::resource::Resource;
+use crate::secret::Secret;
+use crate::source::Fetched;
+use crate::transport::Post;
+
+pub(super) async fn fetch(
+    args: &ServeArgs,
+    https: &Arc<dyn Post>,
+    identity: &PodIdentity,
+    resource: &Resource,
+) -> Result<Fetched, Fault> {
+    let assertion = service_account_token(&args.dir.join(TOKEN_FILE))?;
+    let exchange = Exchange {
+        identity,
+        tenant: &identity.tenant_id,
+        authority: args.authority_of(&identity.name),
+        resource,
+        claims: &Claims::of(assertion.reveal()),
+    };
+    Ok(exchange.assertion(https, assertion).await?.into())
+}
+
+/// The service account token. The kubelet renews the file long before the token ends, so it is
+/// read for each fetch.
+pub(super) fn service_account_token(path: &Path) -> Result<Secret, Fault> {
+    let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
+    match read.as_deref().map(str::trim) {
+        Ok("") => Err(Fault::NoAssertion { why: format!("{} is empty", path.display()) }),
+        Ok(token) => Ok(Secret::new(token)),
+        Err(why) => Err(Fault::NoAssertion { why: format!("{}: {why}", path.display()) }),
+    }
+}

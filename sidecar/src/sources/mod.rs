@@ -1,0 +1,65 @@
+//! Where the tokens of an identity come from: one module for each source of the contract.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use imdslet_core::contract::{PodIdentity, Source};
+use imdslet_core::id::{is_guid, is_tenant};
+use imdslet_core::serve::ServeArgs;
+
+use crate::fault::Fault;
+use crate::resource::Resource;
+use crate::source::{Fetch, Fetched};
+use crate::transport::Post;
+
+mod exchange;
+mod federated;
+
+/// Every source that this sidecar can ask.
+pub(crate) struct Sources {
+    args: Arc<ServeArgs>,
+    https: Arc<dyn Post>,
+}
+
+impl Sources {
+    pub(crate) fn new(args: Arc<ServeArgs>, https: Arc<dyn Post>) -> Self {
+        Self { args, https }
+    }
+}
+
+#[async_trait]
+impl Fetch for Sources {
+    async fn fetch(&self, identity: &PodIdentity, resource: &Resource) -> Result<Fetched, Fault> {
+        check(identity)?;
+        match identity.source {
+            Source::Federated => {
+                federated::fetch(&self.args, &self.https, identity, resource).await
+            }
+            Source::Binding | Source::Managed | Source::Secret | Source::Certificate => {
+                Err(Fault::Source {
+                    identity: identity.name.clone(),
+                    source_name: identity.source.as_str(),
+                })
+            }
+        }
+    }
+}
+
+/// Ids become part of a URL; they come from an annotation that others may edit.
+fn check(identity: &PodIdentity) -> Result<(), Fault> {
+    let bad =
+        |field, expected| Err(Fault::BadId { identity: identity.name.clone(), field, expected });
+    if !is_guid(&identity.client_id) {
+        return bad("the client id", "GUID");
+    }
+    if !is_tenant(&identity.tenant_id) {
+        return bad("the tenant", "GUID or domain name");
+    }
+    if !identity.auxiliary_tenant_ids.iter().all(|tenant| is_tenant(tenant)) {
+        return bad("an auxiliary tenant", "GUID or domain name");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
