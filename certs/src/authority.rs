@@ -25,7 +25,7 @@ const CA_LIFETIME: Duration = DAY.saturating_mul(10 * 365);
 const SERVING_LIFETIME: Duration = DAY.saturating_mul(365);
 
 /// Certificates are valid from this long before they were made, for clients whose clock is late.
-const BACKDATED: Duration = Duration::from_hours(1);
+pub(crate) const BACKDATED: Duration = Duration::from_hours(1);
 
 /// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,7 @@ pub struct Error {
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
+    not_before: SystemTime,
     not_after: SystemTime,
 }
 
@@ -65,7 +66,8 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let pem = params.self_signed(&key).map_err(error)?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), pem, not_after: now + CA_LIFETIME })
+        let (not_before, not_after) = (now - BACKDATED, now + CA_LIFETIME);
+        Ok(Self { issuer: Issuer::new(params, key), pem, not_before, not_after })
     }
 
     /// Reads a CA back from its certificate, the first in `pem`, and its key.
@@ -91,7 +93,8 @@ impl Authority {
         }
         let issuer = Issuer::from_ca_cert_der(&certificate, key)
             .map_err(|error| Unusable::Unreadable(error.to_string()))?;
-        Ok(Self { issuer, pem: to_pem(&certificate), not_after: details.not_after })
+        let Details { not_before, not_after, .. } = details;
+        Ok(Self { issuer, pem: to_pem(&certificate), not_before, not_after })
     }
 
     /// The CA's certificate, for whoever must trust it.
@@ -104,6 +107,11 @@ impl Authority {
     #[must_use]
     pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
+    }
+
+    /// When it was made, if it was made here.
+    pub(crate) fn made(&self) -> SystemTime {
+        self.not_before + BACKDATED
     }
 
     /// Whether what is issued at `now` will outlive the CA: time for a new one.
@@ -167,6 +175,18 @@ impl Serving {
     #[must_use]
     pub fn key_pem(&self) -> &str {
         &self.key_pem
+    }
+
+    /// When it was made, if it was made here.
+    pub(crate) fn made(&self) -> Option<SystemTime> {
+        let leaf = Details::of(self.chain.first()?).ok()?;
+        Some(leaf.not_before + BACKDATED)
+    }
+
+    /// When it ends.
+    #[must_use]
+    pub fn ends(&self) -> Option<SystemTime> {
+        Some(Details::of(self.chain.first()?).ok()?.not_after)
     }
 
     /// Whether a client that trusts the CAs of `authorities` (PEM) takes the certificate at `now`

@@ -4,17 +4,37 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::parsed::{certificates, to_pem};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::parsed::{Details, certificates, first_certificate, to_pem};
 use crate::{Authority, Error, Serving, Unusable};
 
 /// A serving certificate is renewed when it has less than this left. Thirty days of an API server
 /// that refuses the new one can pass before an admission fails.
 const RENEW_BEFORE: Duration = Duration::from_hours(30 * 24);
 
+/// CAs that are kept at most beside a new one: a Secret that somebody breaks again and again must
+/// not grow without end.
+const MOST_TRUSTED: usize = 8;
+
 /// The common name of a CA that is made here.
 const CA_NAME: &str = "imdslet-webhook CA";
 
+/// How long a new CA is known to whoever trusts us before anything that it issued is shown. The
+/// API server has a change of its webhook configuration in seconds; this is for one that restarts,
+/// or was cut off.
+const KNOWN_FOR: Duration = Duration::from_hours(1);
+
+/// How long a CA is trusted after the last server has shown what another one issued.
+const KEPT_FOR: Duration = Duration::from_hours(24);
+
 /// CA and serving certificate with their keys, as PEM texts.
+///
+/// A CA is replaced in three steps, each of which is a state of these texts, so that whoever comes
+/// between two of them goes on from there: the new CA stands before the old one in `authorities`
+/// and everybody is told; then it issues the certificate; then the old one goes. So at each moment
+/// what any server shows is verified by what any client was told last.
 ///
 /// No `Debug`: two of the texts are private keys.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -23,8 +43,8 @@ pub struct Keyring {
     pub certificate: String,
     /// Its private key.
     pub key: String,
-    /// The CAs that clients trust. The first one issues; one behind it is the one before, so that
-    /// what that issued is taken until the last server shows its new certificate.
+    /// The CAs that clients trust. The first one issues; those behind it came before, so that what
+    /// they issued is taken until the last server shows its new certificate.
     pub authorities: String,
     /// The private key of the first CA.
     pub authority_key: String,
@@ -45,8 +65,12 @@ pub struct Held {
 pub enum Renewal {
     /// The serving certificate: it ends soon, or is for other names.
     Serving(Unusable),
-    /// CA and serving certificate: the CA would end before what it issues.
+    /// A new CA, which issues nothing yet: the one that there is would end before what it issues.
     Authority,
+    /// The serving certificate: the new CA is known long enough to issue it.
+    Switch,
+    /// The CAs that came before are not needed any more.
+    Retire,
 }
 
 impl Renewal {
@@ -55,7 +79,9 @@ impl Renewal {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Serving(_) => "CertificateRenewed",
-            Self::Authority => "AuthorityRenewed",
+            Self::Authority => "AuthorityAdded",
+            Self::Switch => "AuthoritySwitched",
+            Self::Retire => "AuthorityRetired",
         }
     }
 }
@@ -74,8 +100,8 @@ impl Keyring {
     /// The names of the texts in a Secret, in the order of the fields.
     pub const KEYS: [&str; 4] = ["tls.crt", "tls.key", "ca.crt", "ca.key"];
 
-    /// Makes a CA and a serving certificate for `names`. The issuing CA of `before` stays trusted,
-    /// if there is one that is valid at `now`.
+    /// Makes a CA and a serving certificate for `names`. The CAs of `before` that are valid at `now`
+    /// stay trusted: other servers may still show what they issued.
     ///
     /// # Errors
     ///
@@ -87,8 +113,8 @@ impl Keyring {
     ) -> Result<Self, Error> {
         let authority = Authority::generate(CA_NAME, now)?;
         let mut ring = Self::of(&authority, &authority.issue(names, now)?);
-        if let Some(before) = before.and_then(|before| before.issuing(now)) {
-            ring.authorities.push_str(&before);
+        if let Some(before) = before {
+            ring.authorities.push_str(&before.trusted(now));
         }
         Ok(ring)
     }
@@ -99,17 +125,28 @@ impl Keyring {
     ///
     /// [`Error`] if a name is neither a DNS name nor an IP address.
     pub fn renew(&self, due: &Renewal, names: &[String], now: SystemTime) -> Result<Self, Error> {
-        let authority = match due {
-            Renewal::Authority => None,
-            Renewal::Serving(_) => {
-                Authority::from_pem(&self.authorities, &self.authority_key, now).ok()
+        match due {
+            Renewal::Authority => {
+                let added = Authority::generate(CA_NAME, now)?;
+                Ok(Self {
+                    authorities: format!("{}{}", added.pem(), self.trusted(now)),
+                    authority_key: added.key_pem(),
+                    ..self.clone()
+                })
             }
-        };
-        let Some(authority) = authority else {
-            return Self::generate(names, Some(self), now);
-        };
-        let renewed = Self::of(&authority, &authority.issue(names, now)?);
-        Ok(Self { authorities: self.authorities.clone(), ..renewed })
+            Renewal::Serving(_) | Renewal::Switch => {
+                let Ok(issuing) = Authority::from_pem(&self.authorities, &self.authority_key, now)
+                else {
+                    return Self::generate(names, Some(self), now);
+                };
+                let renewed = Self::of(&issuing, &issuing.issue(names, now)?);
+                Ok(Self { authorities: self.authorities.clone(), ..renewed })
+            }
+            Renewal::Retire => {
+                let first = first_certificate(&self.authorities).map(|first| to_pem(&first));
+                Ok(Self { authorities: first.unwrap_or_default(), ..self.clone() })
+            }
+        }
     }
 
     /// Reads the keyring as a server that must show a certificate for `names` at `now`.
@@ -130,12 +167,7 @@ impl Keyring {
         let serving = Serving::from_pem(&self.certificate, &self.key);
         let serving = serving.map_err(fault("tls.crt", "tls.key"))?;
         serving.verify(&self.authorities, &[], now).map_err(fault("tls.crt", "tls.key"))?;
-        let renewal = if authority.is_ending(now) {
-            Some(Renewal::Authority)
-        } else {
-            let later = serving.verify(&self.authorities, names, now + RENEW_BEFORE);
-            later.err().map(Renewal::Serving)
-        };
+        let renewal = self.renewal(&authority, &serving, names, now);
         let authorities = certificates(&self.authorities).unwrap_or_default();
         Ok(Held { serving, authorities: authorities.iter().map(to_pem).collect(), renewal })
     }
@@ -157,11 +189,45 @@ impl Keyring {
         }
     }
 
-    /// The certificate of the issuing CA, as long as it is worth trusting.
-    fn issuing(&self, now: SystemTime) -> Option<String> {
-        let first = certificates(&self.authorities).ok()?.into_iter().next()?;
-        let details = crate::parsed::Details::of(&first).ok()?;
-        (details.is_ca && details.valid_at(now).is_ok()).then(|| to_pem(&first))
+    /// The next step, if it is time for one.
+    fn renewal(
+        &self,
+        issuing: &Authority,
+        serving: &Serving,
+        names: &[String],
+        now: SystemTime,
+    ) -> Option<Renewal> {
+        let since = |time: Option<SystemTime>| {
+            time.map_or(Duration::MAX, |time| now.duration_since(time).unwrap_or_default())
+        };
+        let later = serving.verify(&self.authorities, names, now + RENEW_BEFORE);
+        if serving.verify(issuing.pem(), &[], now).is_err() {
+            // What is shown ends before the wait does, or is for other names: it cannot wait.
+            let ends = serving.verify(&self.authorities, names, now + KNOWN_FOR);
+            return match ends {
+                Err(why) => Some(Renewal::Serving(why)),
+                Ok(()) => (since(Some(issuing.made())) >= KNOWN_FOR).then_some(Renewal::Switch),
+            };
+        }
+        if issuing.is_ending(now) {
+            return Some(Renewal::Authority);
+        }
+        if let Err(why) = later {
+            return Some(Renewal::Serving(why));
+        }
+        let has_others = certificates(&self.authorities).is_ok_and(|all| all.len() > 1);
+        (has_others && since(serving.made()) >= KEPT_FOR).then_some(Renewal::Retire)
+    }
+
+    /// The certificates of the CAs, as long as they are worth trusting.
+    fn trusted(&self, now: SystemTime) -> String {
+        let is_worth = |certificate: &CertificateDer<'_>| {
+            let details = Details::of(certificate);
+            details.is_ok_and(|details| details.is_ca && details.valid_at(now).is_ok())
+        };
+        // One that cannot be read must not take those before it along.
+        let all = CertificateDer::pem_slice_iter(self.authorities.as_bytes()).map_while(Result::ok);
+        all.filter(is_worth).take(MOST_TRUSTED).map(|certificate| to_pem(&certificate)).collect()
     }
 }
 
@@ -231,24 +297,108 @@ mod tests {
         assert_eq!(renewal(&ring.renew(&due, &names(), now()).unwrap(), now()), None);
     }
 
+    /// What the texts are at `at`, once nothing more is due then.
+    fn settled(ring: &Keyring, at: SystemTime) -> Keyring {
+        match renewal(ring, at) {
+            None => ring.clone(),
+            Some(due) => settled(&ring.renew(&due, &names(), at).unwrap(), at),
+        }
+    }
+
     #[test]
-    fn a_ca_gives_way_before_what_it_issues_would_outlive_it_and_stays_trusted() {
-        let first = ring();
+    fn a_ca_gives_way_in_three_steps_before_what_it_issues_would_outlive_it() {
+        let hour = Duration::from_hours(1);
         let nine_years = now() + DAY * (9 * 365 + 1);
-        let issued = first.renew(&Renewal::Serving(Unusable::NoKey), &names(), nine_years);
-        let issued = issued.unwrap();
-        assert_eq!(renewal(&issued, nine_years), Some(Renewal::Authority));
-        let second = issued.renew(&Renewal::Authority, &names(), nine_years).unwrap();
-        assert_eq!(renewal(&second, nine_years), None);
-        // What the server before the switch shows is trusted by whom is given the new CAs.
-        let old = Serving::from_pem(&issued.certificate, &issued.key).unwrap();
-        assert_eq!(old.verify(&second.authorities, &names(), nine_years), Ok(()));
-        assert_eq!(certificates(&second.authorities).unwrap().len(), 2);
-        // One before is kept, not all there ever were; one that has expired is not kept.
-        let third = Keyring::generate(&names(), Some(&second), nine_years).unwrap();
-        assert_eq!(certificates(&third.authorities).unwrap().len(), 2);
-        let late = Keyring::generate(&names(), Some(&first), now() + DAY * 3651).unwrap();
+        let old = ring().renew(&Renewal::Serving(Unusable::NoKey), &names(), nine_years).unwrap();
+        assert_eq!(renewal(&old, nine_years), Some(Renewal::Authority));
+
+        let told = settled(&old, nine_years);
+        assert_eq!(certificates(&told.authorities).unwrap().len(), 2);
+        assert!(told.authorities.ends_with(&ring_text(&old.authorities)));
+        assert_eq!((&told.certificate, &told.key), (&old.certificate, &old.key));
+        assert_eq!(renewal(&told, nine_years + hour - Duration::from_secs(1)), None);
+        assert_eq!(renewal(&told, nine_years + hour), Some(Renewal::Switch));
+
+        let switched = settled(&told, nine_years + hour);
+        assert_eq!(switched.authorities, told.authorities);
+        assert_ne!(switched.certificate, told.certificate);
+        assert_eq!(renewal(&switched, nine_years + DAY), None);
+        assert_eq!(renewal(&switched, nine_years + hour + DAY), Some(Renewal::Retire));
+
+        let retired = settled(&switched, nine_years + hour + DAY);
+        assert!(told.authorities.starts_with(&retired.authorities));
+        assert_eq!(certificates(&retired.authorities).unwrap().len(), 1);
+        assert_eq!(retired.certificate, switched.certificate);
+    }
+
+    #[test]
+    fn a_certificate_that_ends_or_gets_other_names_does_not_wait_for_its_ca() {
+        let nine_years = now() + DAY * (9 * 365 + 1);
+        let old = ring().renew(&Renewal::Switch, &names(), nine_years - DAY * 365).unwrap();
+        let told = old.renew(&Renewal::Authority, &names(), nine_years - DAY).unwrap();
+        let minutes = nine_years - Duration::from_mins(5);
+        assert!(matches!(renewal(&told, minutes), Some(Renewal::Serving(Unusable::Expired(_)))));
+        let other = vec!["other.example".to_owned()];
+        let due = told.read(&other, nine_years - DAY).map_err(|f| f.to_string()).unwrap().renewal;
+        assert_eq!(due, Some(Renewal::Serving(Unusable::NotFor("other.example".to_owned()))));
+    }
+
+    #[test]
+    fn what_takes_the_place_of_something_broken_keeps_every_ca_that_is_still_good() {
+        let first = ring();
+        let second = Keyring::generate(&names(), Some(&first), now()).unwrap();
+        let third = Keyring::generate(&names(), Some(&second), now()).unwrap();
+        assert_eq!(certificates(&third.authorities).unwrap().len(), 3);
+        for shown in [&first, &second, &third] {
+            let shown = Serving::from_pem(&shown.certificate, &shown.key).unwrap();
+            assert_eq!(shown.verify(&third.authorities, &names(), now()), Ok(()));
+        }
+        let late = Keyring::generate(&names(), Some(&third), now() + DAY * 3651).unwrap();
         assert_eq!(certificates(&late.authorities).unwrap().len(), 1);
+        let broken = Keyring { authorities: format!("{}-----BEGIN", first.authorities), ..first };
+        let mended = Keyring::generate(&names(), Some(&broken), now()).unwrap();
+        assert_eq!(certificates(&mended.authorities).unwrap().len(), 2);
+        let many = (0..12)
+            .fold(ring(), |ring, _| Keyring::generate(&names(), Some(&ring), now()).unwrap());
+        assert_eq!(certificates(&many.authorities).unwrap().len(), 1 + MOST_TRUSTED);
+    }
+
+    /// Two replicas and an API server go through thirty years, each a while behind the Secret.
+    /// Whatever is shown is verified by whatever is trusted at that moment.
+    #[test]
+    fn no_server_ever_shows_what_a_client_was_not_told_of() {
+        let step = Duration::from_mins(20);
+        // What each has seen of the Secret: now, and up to two steps ago.
+        let mut seen = vec![ring(); 3];
+        let mut at = now();
+        let mut switches = 0;
+        while at < now() + DAY * 365 * 30 {
+            // Nothing happens for most of the time, so that is gone through in long strides.
+            let is_quiet = seen.iter().all(|one| *one == seen[0]);
+            let mut strides = [DAY * 10, DAY, Duration::from_hours(2)].into_iter();
+            let stride = strides.find(|stride| renewal(&seen[0], at + *stride).is_none());
+            if let (true, Some(stride)) = (is_quiet, stride) {
+                at += stride;
+                continue;
+            }
+            at += step;
+            let next = match renewal(&seen[0], at) {
+                None => seen[0].clone(),
+                Some(due) => {
+                    switches += usize::from(due == Renewal::Switch);
+                    seen[0].renew(&due, &names(), at).unwrap()
+                }
+            };
+            seen.insert(0, next);
+            seen.truncate(3);
+            for shown in &seen {
+                let serving = Serving::from_pem(&shown.certificate, &shown.key).unwrap();
+                for trusted in &seen {
+                    assert_eq!(serving.verify(&trusted.authorities, &names(), at), Ok(()));
+                }
+            }
+        }
+        assert_eq!(switches, 3);
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(crate) struct Details {
     /// The public key, as SubjectPublicKeyInfo in DER.
     pub(crate) public_key: Vec<u8>,
     pub(crate) is_ca: bool,
-    not_before: SystemTime,
+    pub(crate) not_before: SystemTime,
     pub(crate) not_after: SystemTime,
 }
 
