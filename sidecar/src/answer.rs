@@ -15,7 +15,7 @@ use crate::cache::Missing;
 use crate::request::{self, Protocol};
 use crate::schedule::epoch;
 use crate::selection;
-use crate::source::Token;
+use crate::source::{Issued, Token};
 
 /// A refusal or a failure, as a client meets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,10 +32,10 @@ pub(crate) struct Problem {
 struct TokenBody<'a> {
     access_token: &'a str,
     client_id: &'a str,
-    expires_in: &'a str,
-    expires_on: &'a str,
-    ext_expires_in: &'a str,
-    not_before: &'a str,
+    expires_in: String,
+    expires_on: String,
+    ext_expires_in: String,
+    not_before: String,
     resource: &'a str,
     token_type: &'a str,
 }
@@ -145,7 +145,8 @@ impl From<Missing> for Problem {
     }
 }
 
-/// The answer that carries `token`, at `now`.
+/// The answer that carries `token`, at `now`: an object, or an array that begins with it where
+/// the identity has auxiliary tenants, as NMI answered them (v1.8, `pkg/nmi/server/server.go`).
 pub(crate) fn token(
     token: &Token,
     client_id: &str,
@@ -153,26 +154,41 @@ pub(crate) fn token(
     protocol: Protocol,
     now: SystemTime,
 ) -> Response {
-    let remaining = token.schedule.remaining(now).as_secs().to_string();
-    let epoch = epoch(token.schedule.expires_on());
-    let expires_on = match protocol {
-        Protocol::Imds | Protocol::AppService2019 => epoch.to_string(),
-        // The clients that still ask for this version expect it (`docs/compatibility.md`).
-        Protocol::AppService2017 => date(epoch),
-    };
-    json(
-        StatusCode::OK,
-        &TokenBody {
-            access_token: token.access_token.reveal(),
+    let body = |issued| TokenBody::new(issued, client_id, resource, protocol, now);
+    let primary = body(&token.primary);
+    if token.auxiliary.is_empty() {
+        return json(StatusCode::OK, &primary);
+    }
+    let all: Vec<_> = std::iter::once(primary).chain(token.auxiliary.iter().map(body)).collect();
+    json(StatusCode::OK, &all)
+}
+
+impl<'a> TokenBody<'a> {
+    fn new(
+        issued: &'a Issued,
+        client_id: &'a str,
+        resource: &'a str,
+        protocol: Protocol,
+        now: SystemTime,
+    ) -> Self {
+        let remaining = issued.expires_on.duration_since(now).unwrap_or_default().as_secs();
+        let epoch = epoch(issued.expires_on);
+        Self {
+            access_token: issued.access_token.reveal(),
             client_id,
-            expires_in: &remaining,
-            expires_on: &expires_on,
-            ext_expires_in: &remaining,
-            not_before: &token.not_before.to_string(),
+            expires_in: remaining.to_string(),
+            expires_on: match protocol {
+                Protocol::Imds | Protocol::AppService2019 => epoch.to_string(),
+                // The clients that still ask for this version expect it
+                // (`docs/compatibility.md`).
+                Protocol::AppService2017 => date(epoch),
+            },
+            ext_expires_in: remaining.to_string(),
+            not_before: issued.not_before.to_string(),
             resource,
             token_type: "Bearer",
-        },
-    )
+        }
+    }
 }
 
 /// An answer with `body` as JSON.
@@ -235,6 +251,8 @@ fn without(text: &str, word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
+    use crate::source::{Fetched, Received};
     use crate::testing::{now, token as held};
 
     async fn read(answer: Response) -> (u16, serde_json::Value) {
@@ -270,6 +288,25 @@ mod tests {
                 })
             );
         }
+    }
+
+    #[tokio::test]
+    async fn tokens_of_auxiliary_tenants_follow_the_primary_one_in_an_array() {
+        let received = |token: &str, life| Received {
+            access_token: Secret::new(token),
+            expires_on: now() + life,
+        };
+        let fetched = Fetched {
+            primary: received("one", Duration::from_hours(1)),
+            auxiliary: vec![received("two", Duration::from_mins(30))],
+        };
+        let held = Token::new(fetched, now(), 0).unwrap();
+        assert_eq!(held.schedule.remaining(now()), Duration::from_mins(30));
+        let (_, body) = read(token(&held, "c", "r", Protocol::Imds, now())).await;
+        let told = |at: usize| (body[at]["access_token"].clone(), body[at]["expires_in"].clone());
+        assert_eq!(told(0), ("one".into(), "3600".into()));
+        assert_eq!(told(1), ("two".into(), "1800".into()));
+        assert_eq!(body.as_array().unwrap().len(), 2);
     }
 
     #[tokio::test]

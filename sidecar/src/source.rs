@@ -43,28 +43,46 @@ impl From<Received> for Fetched {
     }
 }
 
-/// A token as it is held and served.
+/// A token as it is held and served, with those of the identity's auxiliary tenants.
 #[derive(Debug)]
-#[expect(clippy::struct_field_names, reason = "it is the name of the field on the wire")]
 pub(crate) struct Token {
-    pub(crate) access_token: Secret,
+    pub(crate) primary: Issued,
+    pub(crate) auxiliary: Vec<Issued>,
+    /// By the one that ends first: they are fetched together.
     pub(crate) schedule: Schedule,
+    /// The `oid` of the primary token: which principal it is for.
+    pub(crate) object_id: Option<String>,
+}
+
+/// What is told of one tenant's token.
+#[derive(Debug)]
+pub(crate) struct Issued {
+    pub(crate) access_token: Secret,
+    pub(crate) expires_on: SystemTime,
     /// The `nbf` of the token, else when it was received; seconds since the Unix epoch.
     pub(crate) not_before: u64,
-    /// The `oid` of the token: which principal it is for.
-    pub(crate) object_id: Option<String>,
 }
 
 impl Token {
     /// Takes `fetched` into service at `now`; `seed` spreads its refresh.
     pub(crate) fn new(fetched: Fetched, now: SystemTime, seed: u8) -> Result<Self, Expired> {
-        let Fetched { primary, auxiliary: _ } = fetched;
-        let claims = Claims::of(primary.access_token.reveal());
+        let Fetched { primary, auxiliary } = fetched;
+        let ends = auxiliary.iter().map(|received| received.expires_on);
+        let first_end = ends.fold(primary.expires_on, SystemTime::min);
+        let object_id = Claims::of(primary.access_token.reveal()).oid;
         Ok(Self {
-            schedule: Schedule::new(now, primary.expires_on)?.spread(seed),
-            not_before: claims.nbf.unwrap_or_else(|| epoch(now)),
-            object_id: claims.oid,
-            access_token: primary.access_token,
+            schedule: Schedule::new(now, first_end)?.spread(seed),
+            object_id,
+            primary: Issued::new(primary, now),
+            auxiliary: auxiliary.into_iter().map(|received| Issued::new(received, now)).collect(),
         })
+    }
+}
+
+impl Issued {
+    fn new(received: Received, now: SystemTime) -> Self {
+        let Received { access_token, expires_on } = received;
+        let not_before = Claims::of(access_token.reveal()).nbf.unwrap_or_else(|| epoch(now));
+        Self { access_token, expires_on, not_before }
     }
 }

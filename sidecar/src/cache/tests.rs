@@ -94,7 +94,7 @@ fn unavailable(retry_after: Option<u64>) -> Fault {
 /// What a client sees: the token, or the reason and the seconds to wait.
 fn seen(outcome: Result<(Arc<Token>, bool), Missing>) -> Result<String, (&'static str, u64)> {
     match outcome {
-        Ok((token, _)) => Ok(token.access_token.reveal().to_owned()),
+        Ok((token, _)) => Ok(token.primary.access_token.reveal().to_owned()),
         Err(Missing::Fault { fault, pause }) => Err((fault.reason(), pause.as_secs())),
         Err(missing) => Err((missing.reason(), 0)),
     }
