@@ -10,6 +10,7 @@
 //! ```
 
 pub mod admission;
+pub mod advice;
 pub mod authority;
 mod choices;
 pub mod contract;

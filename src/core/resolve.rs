@@ -168,7 +168,7 @@ pub fn resolve(
     resolution
 }
 
-fn usable(
+pub(crate) fn usable(
     index: &Index,
     settings: &Settings,
     namespace: &str,
@@ -182,6 +182,17 @@ fn usable(
         Some(Err(error)) => return Err(Skip::InvalidIdentity(name, error.clone())),
         Some(Ok(identity)) => identity,
     };
+    usable_identity(settings, namespace, name, identity, endpoint)
+}
+
+/// What `identity` gives to pods of `namespace`, or why nothing.
+pub(crate) fn usable_identity(
+    settings: &Settings,
+    namespace: &str,
+    name: ObjectName,
+    identity: &AzureIdentity,
+    endpoint: Endpoint,
+) -> Result<Usable, Skip> {
     if identity.is_namespaced && name.namespace != namespace {
         return Err(Skip::OtherNamespace(name));
     }

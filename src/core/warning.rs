@@ -1,6 +1,8 @@
 //! What the author of an admitted pod should know.
 
-use crate::resolve::Skipped;
+use crate::fields::FieldError;
+use crate::objects::ObjectName;
+use crate::resolve::{Skip, Skipped};
 
 /// Something that does not keep a pod from being admitted. Each message says what to change; the
 /// API server cuts messages of more than 256 characters where many come together.
@@ -98,6 +100,27 @@ pub enum Warning {
         /// Those that a person may set.
         known: String,
     },
+    /// The label is on a workload, where nothing reads it.
+    #[error(
+        "the label aadpodidbinding is on the {0} itself, where nothing reads it; put it on the pod \
+         template (spec.template.metadata.labels)"
+    )]
+    LabelOnWorkload(String),
+    /// The pods of a template will not be admitted.
+    #[error("imdslet will refuse the pods of this template: {0}")]
+    WillBeRefused(String),
+    /// An object that cannot be used as it stands.
+    #[error("imdslet cannot use this object: {0}")]
+    BrokenObject(FieldError),
+    /// An identity that gives nothing as it stands.
+    #[error("imdslet gives no pod a token by this object: {0}")]
+    GivesNothing(Skip),
+    /// Another binding decides what requests get that name no identity.
+    #[error(
+        "AzureIdentityBinding {0} has the same spec.selector and comes first by name: requests that \
+         name no identity get that one's"
+    )]
+    Shadowed(ObjectName),
     /// The webhook was called for something that it does not change.
     #[error(
         "imdslet changes pods when they are created; this is {0}: mend the rules of the \
@@ -125,6 +148,35 @@ impl Hold {
 }
 
 impl Warning {
+    /// Every reason that there is.
+    pub const REASONS: &[&str] = &[
+        "HostNetwork",
+        "Windows",
+        "Unbound",
+        "NoIdentity",
+        "InvalidIdentity",
+        "OtherNamespace",
+        "ForeignSecret",
+        "NoTenant",
+        "AuthorityNotAllowed",
+        "ManagedNotAllowed",
+        "ManagedInLinkLocal",
+        "OwnVariable",
+        "HiddenProxy",
+        "PlainSidecar",
+        "ServedLate",
+        "OwnSysctl",
+        "PortTaken",
+        "WorkloadIdentity",
+        "NoSuchContainer",
+        "UnknownAnnotation",
+        "LabelOnWorkload",
+        "WillBeRefused",
+        "InvalidObject",
+        "Shadowed",
+        "NotForUs",
+    ];
+
     /// Stable name for metrics and events. Never carries user input.
     #[must_use]
     pub fn reason(&self) -> &'static str {
@@ -143,6 +195,11 @@ impl Warning {
             Self::WorkloadIdentity(..) => "WorkloadIdentity",
             Self::NoSuchContainer(..) => "NoSuchContainer",
             Self::UnknownAnnotation { .. } => "UnknownAnnotation",
+            Self::LabelOnWorkload(..) => "LabelOnWorkload",
+            Self::WillBeRefused(..) => "WillBeRefused",
+            Self::BrokenObject(..) => "InvalidObject",
+            Self::GivesNothing(skip) => skip.reason(),
+            Self::Shadowed(..) => "Shadowed",
             Self::NotForUs(..) => "NotForUs",
         }
     }

@@ -13,7 +13,7 @@ use imdslet::https::{Client, Trust};
 use imdslet_core::index::Index;
 use imdslet_core::settings::Settings;
 use imdslet_tests::programs::{Running, Signal, command};
-use imdslet_webhook::service::{Unanswerable, review};
+use imdslet_webhook::service::{Reviewed, Unanswerable, advise, review};
 use serde_json::{Value, json};
 
 /// Where the sources of what ships are.
@@ -101,8 +101,8 @@ fn the_sidecar_knows_no_kubernetes_and_the_webhook_no_azure() {
 #[test]
 fn admission_never_waits() {
     // A function that could wait would have another type.
-    type Decision = fn(&Index, &Settings, &[u8]) -> Result<Vec<u8>, Unanswerable>;
-    let _: Decision = review;
+    type Decision = fn(&Index, &Settings, &[u8]) -> Result<Reviewed, Unanswerable>;
+    let _: [Decision; 2] = [review, advise];
     for file in ["webhook/src/service.rs", "webhook/src/review.rs"] {
         let text = fs::read_to_string(root().join(file)).unwrap();
         for word in ["async ", ".await", "Mutex", "RwLock", "block_on", "std::fs", "recv("] {
@@ -112,8 +112,9 @@ fn admission_never_waits() {
     // The handler around it waits for the body, with a deadline, and for nothing else.
     let server = fs::read_to_string(root().join("webhook/src/server.rs")).unwrap();
     let waits: Vec<_> = server.lines().filter(|line| line.contains(".await")).collect();
-    assert_eq!(waits.len(), 1, "{waits:?}");
-    assert!(waits[0].contains("timeout(BODY_DEADLINE, Bytes::from_request"), "{waits:?}");
+    assert_eq!(waits.len(), 2, "{waits:?}");
+    assert!(waits[0].contains("body(&hook, request)"), "{waits:?}");
+    assert!(waits[1].contains("timeout(BODY_DEADLINE, Bytes::from_request"), "{waits:?}");
 }
 
 /// 5. No admission body reaches a log. For tokens: `chain::nothing_secret_is_in_a_log`.

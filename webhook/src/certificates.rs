@@ -1,5 +1,5 @@
 //! The serving certificate in the cluster: a Secret that both replicas share, and the `caBundle` of
-//! the webhook configuration.
+//! the webhook configurations.
 //!
 //! Whichever replica comes first fills the Secret; optimistic concurrency decides, there is no
 //! leader. Each replica shows what the Secret holds and follows it. The order of every change is:
@@ -10,51 +10,39 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::StreamExt;
 use imdslet_certs::{Fault, Held, Keyring, Renewal, Resolver};
-use json_patch::jsonptr::PointerBuf;
-use json_patch::{AddOperation, PatchOperation, TestOperation};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DynamicObject, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff};
 use kube::{Api, Client};
-use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::{RECHECK, WRITE_DEADLINE};
+use crate::metrics::Metrics;
 use crate::problem::{Ask, Problem};
 use crate::readiness::Readiness;
+
+mod configuration;
+pub mod files;
+
+use configuration::{CONFIGURATION, Configuration, Configured};
 
 /// The Secret with the certificates.
 pub const SECRET: &str = "imdslet-webhook-tls";
 
-/// The webhook configuration whose `caBundle` is ours.
-pub const CONFIGURATION: &str = "imdslet";
-
 /// Who owns `caBundle`, as the API server keeps it.
 const FIELD_MANAGER: &str = "imdslet-webhook";
-
-/// The `caBundle` is not written more often than this, whoever else writes it.
-const APPLY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The parts of [`Readiness`].
 const CERTIFICATE: &str = "certificate";
 const CA_BUNDLE: &str = "caBundle";
 
 const SECRET_ASK: Ask = Ask { verb: "list", group: "", resource: "secrets", name: Some(SECRET) };
-const CONFIGURATION_ASK: Ask = Ask {
-    verb: "list",
-    group: "admissionregistration.k8s.io",
-    resource: "mutatingwebhookconfigurations",
-    name: Some(CONFIGURATION),
-};
-
 /// The names that the serving certificate is for: those of the Service, and those by which a person
 /// reaches it (`kubectl port-forward`).
 #[must_use]
@@ -84,10 +72,10 @@ pub enum Trouble {
     },
     /// Nobody has told the API server of us.
     #[error(
-        "MutatingWebhookConfiguration {CONFIGURATION} does not exist; apply install.yaml again \
-         (kubectl apply -f install.yaml)"
+        "{0} {CONFIGURATION} does not exist; apply install.yaml again (kubectl apply -f \
+         install.yaml)"
     )]
-    ConfigurationMissing,
+    ConfigurationMissing(&'static str),
     /// The API server did not do what was asked.
     #[error("{what}: {problem}")]
     Problem {
@@ -110,7 +98,7 @@ impl Trouble {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::SecretMissing { .. } => "SecretMissing",
-            Self::ConfigurationMissing => "ConfigurationMissing",
+            Self::ConfigurationMissing(_) => "ConfigurationMissing",
             Self::Problem { problem, .. } => problem.reason(),
             Self::Make(_) => "CertificateNotMade",
             Self::Serve(_) => "CertificateNotServed",
@@ -147,17 +135,16 @@ impl<T> From<Option<T>> for Seen<T> {
 /// Keeps Secret, `caBundle` and what is shown in agreement.
 pub struct Keeper {
     secrets: Api<Secret>,
-    configurations: Api<DynamicObject>,
+    configurations: [Configuration; 2],
     namespace: String,
     names: Vec<String>,
     readiness: Readiness,
     first: Option<oneshot::Sender<First>>,
     secret: Seen<Secret>,
-    configuration: Seen<DynamicObject>,
     shown: Option<(Arc<Resolver>, Keyring)>,
     /// Whether the API server has trusted us once.
     is_trusted: bool,
-    applied: Option<Instant>,
+    metrics: Metrics,
     /// The reason why a watch failed last.
     failed: Option<&'static str>,
 }
@@ -165,7 +152,7 @@ pub struct Keeper {
 #[derive(Clone, Copy)]
 enum Watched {
     Secret,
-    Configuration,
+    Configuration(Configured),
 }
 
 impl Keeper {
@@ -178,29 +165,22 @@ impl Keeper {
         namespace: String,
         names: Vec<String>,
         readiness: Readiness,
+        metrics: Metrics,
         first: oneshot::Sender<First>,
     ) -> Self {
         readiness.set(CERTIFICATE, true, "not read yet");
         readiness.set(CA_BUNDLE, true, "not applied yet");
-        let kind = ApiResource {
-            group: CONFIGURATION_ASK.group.to_owned(),
-            version: "v1".to_owned(),
-            api_version: "admissionregistration.k8s.io/v1".to_owned(),
-            kind: "MutatingWebhookConfiguration".to_owned(),
-            plural: CONFIGURATION_ASK.resource.to_owned(),
-        };
         Self {
             secrets: Api::namespaced(client.clone(), &namespace),
-            configurations: Api::all_with(client.clone(), &kind),
+            configurations: Configured::ALL.map(|of| Configuration::new(of, client)),
             namespace,
             names,
             readiness,
             first: Some(first),
             secret: Seen::Unknown,
-            configuration: Seen::Unknown,
             shown: None,
             is_trusted: false,
-            applied: None,
+            metrics,
             failed: None,
         }
     }
@@ -209,8 +189,10 @@ impl Keeper {
     pub async fn run(mut self) -> &'static str {
         let secrets = watcher::watch_object(self.secrets.clone(), SECRET);
         let mut secrets = Box::pin(secrets.default_backoff());
-        let configurations = watcher::watch_object(self.configurations.clone(), CONFIGURATION);
-        let mut configurations = Box::pin(configurations.default_backoff());
+        let [mut mutating, mut validating] = self.configurations.each_ref().map(|configuration| {
+            let seen = watcher::watch_object(configuration.api.clone(), CONFIGURATION);
+            Box::pin(seen.default_backoff())
+        });
         let mut backoff = DefaultBackoff::default();
         loop {
             let pause = if let Some(pause) = self.settle().await {
@@ -225,10 +207,8 @@ impl Keeper {
                     Ok(secret) => self.secret = secret.into(),
                     Err(error) => self.cannot_watch(Watched::Secret, &error),
                 },
-                Some(configuration) = configurations.next() => match configuration {
-                    Ok(configuration) => self.configuration = configuration.into(),
-                    Err(error) => self.cannot_watch(Watched::Configuration, &error),
-                },
+                Some(seen) = mutating.next() => self.saw(Configured::Mutating, seen),
+                Some(seen) = validating.next() => self.saw(Configured::Validating, seen),
                 () = sleep_until(Instant::now() + pause) => {}
                 else => return "the certificate's watch",
             }
@@ -255,16 +235,10 @@ impl Keeper {
             return None;
         }
         self.readiness.clear(CERTIFICATE);
-        match self.trusted(&authorities).await {
-            Ok(None) => {}
-            Ok(Some(pause)) => return Some(pause),
-            Err(trouble) => {
-                self.report(CA_BUNDLE, &trouble);
-                return None;
-            }
-        }
-        self.is_trusted = true;
-        self.readiness.clear(CA_BUNDLE);
+        let (pause, is_well) = match self.tell(&authorities).await {
+            Ok(told) => told,
+            Err(when) => return when,
+        };
         // Only now: what is shown has a CA that the API server has been given.
         if self.shown.as_ref().is_some_and(|(_, shown)| *shown != keyring)
             && let Err(trouble) = keyring
@@ -275,7 +249,52 @@ impl Keeper {
             self.report(CERTIFICATE, &trouble);
             return None;
         }
-        Some(RECHECK)
+        is_well.then_some(pause)
+    }
+
+    /// Gives the API server `authorities`: when to look again, and whether all is well.
+    ///
+    /// # Errors
+    ///
+    /// Whoever is to be shown a certificate does not have its CA yet: when to look again, as
+    /// [`Keeper::settle`] says it.
+    async fn tell(&mut self, authorities: &str) -> Result<(Duration, bool), Option<Duration>> {
+        let (mut pause, mut is_well) = (RECHECK, true);
+        for at in 0..self.configurations.len() {
+            let Some(configuration) = self.configurations.get_mut(at) else { break };
+            let of = configuration.of;
+            match configuration.trusted(authorities).await {
+                Ok(None) => {
+                    if of == Configured::Mutating {
+                        self.is_trusted = true;
+                    }
+                    self.readiness.clear(of.part());
+                }
+                Ok(Some(rest)) if of == Configured::Mutating => return Err(Some(rest)),
+                Ok(Some(rest)) => pause = pause.min(rest),
+                Err(trouble) => {
+                    self.report(of.part(), &trouble);
+                    // Nothing waits for the one that advises.
+                    if of == Configured::Mutating {
+                        return Err(None);
+                    }
+                    is_well = false;
+                }
+            }
+        }
+        Ok((pause, is_well))
+    }
+
+    fn saw(&mut self, of: Configured, seen: Result<Option<DynamicObject>, watcher::Error>) {
+        match seen {
+            Err(error) => self.cannot_watch(Watched::Configuration(of), &error),
+            Ok(object) => {
+                let mut all = self.configurations.iter_mut();
+                if let Some(configuration) = all.find(|one| one.of == of) {
+                    configuration.seen = object.into();
+                }
+            }
+        }
     }
 
     /// The keyring of the Secret, once it needs nothing; writes it where it needs something.
@@ -293,6 +312,12 @@ impl Keeper {
             let (next, done) = match plan(&kept, kept.read(&self.names, now)) {
                 Plan::Keep(held) => return Ok(Some((kept, *held))),
                 Plan::Renew(due) => (kept.renew(&due, &self.names, now)?, due.reason()),
+                // What is shown is trusted by everybody.
+                Plan::Make | Plan::Replace(_)
+                    if shown.is_some_and(|ring| self.is_good(ring, now)) =>
+                {
+                    (shown.cloned().unwrap_or_default(), "SecretRestored")
+                }
                 Plan::Make => (Keyring::generate(&self.names, shown, now)?, "CertificateMade"),
                 Plan::Replace(fault) => {
                     tracing::warn!(
@@ -347,8 +372,15 @@ impl Keeper {
         }
     }
 
+    fn is_good(&self, keyring: &Keyring, now: SystemTime) -> bool {
+        keyring.read(&self.names, now).is_ok()
+    }
+
     fn show(&mut self, keyring: Keyring, held: Held) -> Result<(), Trouble> {
         let failed = |error: &dyn std::fmt::Display| Trouble::Serve(error.to_string());
+        if let Some(ends) = held.serving.ends() {
+            self.metrics.certificate(ends);
+        }
         if let Some((resolver, shown)) = &mut self.shown {
             resolver.replace(held.serving).map_err(|error| failed(&error))?;
             *shown = keyring;
@@ -364,51 +396,13 @@ impl Keeper {
         Ok(())
     }
 
-    /// Sees to it that every entry of the configuration trusts `authorities`. `Some`: not yet, look
-    /// again after that time.
-    async fn trusted(&mut self, authorities: &str) -> Result<Option<Duration>, Trouble> {
-        let configuration = match &self.configuration {
-            Seen::Unknown => return Ok(Some(RECHECK)),
-            Seen::Missing => return Err(Trouble::ConfigurationMissing),
-            Seen::Is(configuration) => configuration,
-        };
-        let bundle = BASE64.encode(authorities);
-        let Some(patch) = bundle_patch(&configuration.data, &bundle) else {
-            return Ok(None);
-        };
-        if let Some(rest) =
-            self.applied.and_then(|applied| APPLY_PAUSE.checked_sub(applied.elapsed()))
-        {
-            return Ok(Some(rest));
-        }
-        self.applied = Some(Instant::now());
-        let params =
-            PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let what = "cannot set caBundle of the webhook configuration";
-        let patch = Patch::Json::<()>(patch);
-        let applied = self.configurations.patch(CONFIGURATION, &params, &patch);
-        match timeout(WRITE_DEADLINE, applied).await {
-            Err(_) => Err(Trouble::of(what, Problem::late(WRITE_DEADLINE))),
-            Ok(Err(error)) => {
-                let ask = Ask { verb: "patch", ..CONFIGURATION_ASK };
-                Err(Trouble::of(what, Problem::of(ask, &error)))
-            }
-            Ok(Ok(configuration)) => {
-                let is_right = bundle_patch(&configuration.data, &bundle).is_none();
-                self.configuration = Seen::Is(configuration);
-                tracing::info!(reason = "CaBundleApplied", "the API server has our CA");
-                Ok((!is_right).then_some(APPLY_PAUSE))
-            }
-        }
-    }
-
     /// Before the API server has trusted us, this is why. Later it is told only when it is another
     /// problem than the last time: kube's watcher does not say when it works again.
     fn cannot_watch(&mut self, watched: Watched, error: &watcher::Error) {
         let (part, what, ask) = match watched {
             Watched::Secret => (CERTIFICATE, "cannot read the Secret", SECRET_ASK),
-            Watched::Configuration => {
-                (CA_BUNDLE, "cannot read the webhook configuration", CONFIGURATION_ASK)
+            Watched::Configuration(of) => {
+                (of.part(), "cannot read the webhook configuration", of.ask("list"))
             }
         };
         let problem = Problem::of_watch(ask, error);
@@ -416,7 +410,7 @@ impl Keeper {
             return;
         }
         let trouble = Trouble::of(what, problem);
-        if !self.is_trusted {
+        if !self.is_trusted || part != CERTIFICATE && part != CA_BUNDLE {
             self.report(part, &trouble);
         } else if self.failed.replace(trouble.reason()) != Some(trouble.reason()) {
             tracing::warn!(part, %trouble, reason = trouble.reason(), "cannot watch; trying again");
@@ -425,7 +419,8 @@ impl Keeper {
 
     /// Once the API server has trusted us, trouble is a warning: what is shown is still right.
     fn report(&self, part: &'static str, trouble: &Trouble) {
-        if self.readiness.set(part, !self.is_trusted, &trouble.to_string()) {
+        let blocks = !self.is_trusted && (part == CERTIFICATE || part == CA_BUNDLE);
+        if self.readiness.set(part, blocks, &trouble.to_string()) {
             tracing::error!(
                 part, %trouble, reason = trouble.reason(),
                 "certificate or caBundle is not as it should be; trying again"
@@ -474,36 +469,6 @@ fn data(keyring: &Keyring) -> BTreeMap<String, ByteString> {
     let texts = [certificate, key, authorities, authority_key];
     let bytes = texts.map(|text| ByteString(text.clone().into_bytes()));
     Keyring::KEYS.map(str::to_owned).into_iter().zip(bytes).collect()
-}
-
-/// What to change so that every entry has `bundle` (base64); `None` if it does. The name of each
-/// entry is tested, since by the time of the patch it may stand elsewhere.
-///
-/// Not server-side apply, although that would do the same: it would make us an owner of the entries
-/// themselves, and then whoever applies a configuration with one entry less, by server-side apply
-/// too, is refused (`webhooks[1].sideEffects: Required value`; tried on Kubernetes 1.34). A JSON
-/// patch makes us the owner of `caBundle` alone.
-fn bundle_patch(configuration: &Value, bundle: &str) -> Option<json_patch::Patch> {
-    let entries = configuration.get("webhooks").and_then(Value::as_array);
-    let lacks = |entry: &Value| {
-        entry.pointer("/clientConfig/caBundle").and_then(Value::as_str) != Some(bundle)
-    };
-    let entries = entries.into_iter().flatten().enumerate().filter(|(_, entry)| lacks(entry));
-    let operations: Vec<_> = entries
-        .flat_map(|(at, entry)| {
-            let at = at.to_string();
-            let path = |tokens: &[&str]| {
-                PointerBuf::from_tokens(["webhooks", &at].iter().chain(tokens).copied())
-            };
-            let name = entry.get("name").cloned().unwrap_or_default();
-            let add = path(&["clientConfig", "caBundle"]);
-            [
-                PatchOperation::Test(TestOperation { path: path(&["name"]), value: name }),
-                PatchOperation::Add(AddOperation { path: add, value: bundle.into() }),
-            ]
-        })
-        .collect();
-    (!operations.is_empty()).then_some(json_patch::Patch(operations))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use imdslet_certs::Limits;
+use imdslet_certs::{Limits, OldestTls};
 use imdslet_core::settings::{FLAGS, Flag, Given, Settings};
 
 /// How long requests in flight may take once the program is told to end. The API server waits at
@@ -47,6 +47,9 @@ pub const WRITE_DEADLINE: Duration = Duration::from_secs(15);
 
 /// A write of the controller, to a pod or about one, is made by then, or is tried again.
 pub const POD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often a folder with a certificate is looked at.
+pub const FILES_LOOK: Duration = Duration::from_secs(1);
 
 /// How often the certificate is looked at when nothing happens: for its age.
 pub const RECHECK: Duration = Duration::from_hours(1);
@@ -89,6 +92,10 @@ pub struct Config {
     pub health_listen: SocketAddr,
     /// Where the CA's certificate is written, for whoever must trust it.
     pub ca_out: Option<PathBuf>,
+    /// The folder with a certificate that somebody else makes.
+    pub tls_dir: Option<PathBuf>,
+    /// The oldest TLS version that admission is served by.
+    pub oldest_tls: OldestTls,
     /// Where the objects come from.
     pub objects: Objects,
     /// The namespace that the program runs in.
@@ -164,6 +171,11 @@ impl Config {
             listen: one("listen").unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8443))),
             health_listen: one("health-listen").unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8080))),
             ca_out: file("ca-out"),
+            tls_dir: file("tls-dir"),
+            oldest_tls: match matches.get_one::<String>("tls-min-version").map(String::as_str) {
+                Some("1.2") => OldestTls::V1_2,
+                _ => OldestTls::V1_3,
+            },
             objects,
             namespace: variable("POD_NAMESPACE")
                 .or_else(own_namespace)
@@ -222,6 +234,16 @@ pub fn command() -> Command {
         .arg(addr("listen", "Where admission is served, over TLS", "0.0.0.0:8443"))
         .arg(addr("health-listen", "Where health is served, in plain HTTP", "0.0.0.0:8080"))
         .arg(path("ca-out", "Where to write the certificate of the CA that was made"))
+        .arg(path(
+            "tls-dir",
+            "Folder with tls.crt and tls.key, which cert-manager or a person keeps; without it \
+             the webhook makes and renews its certificate itself",
+        ))
+        .arg(
+            own("tls-min-version", "VERSION", "The oldest TLS version that admission is served by")
+                .value_parser(["1.2", "1.3"])
+                .default_value("1.3"),
+        )
         .arg(path(
             "manifests",
             "JSON List of identities, bindings, exceptions and namespaces to go by instead of \
@@ -291,6 +313,14 @@ mod tests {
             "--role controller works on a cluster; leave --manifests out"
         );
         assert!(config(&["--role=both"]).unwrap_err().contains("admission, controller"));
+    }
+
+    #[test]
+    fn tls_1_3_is_spoken_unless_1_2_is_asked_for() {
+        assert_eq!(config(&[]).unwrap().oldest_tls, OldestTls::V1_3);
+        let older = config(&["--tls-min-version=1.2", "--tls-dir=/certs"]).unwrap();
+        assert_eq!((older.oldest_tls, older.tls_dir), (OldestTls::V1_2, Some("/certs".into())));
+        assert!(config(&["--tls-min-version=1.1"]).unwrap_err().contains("1.2, 1.3"));
     }
 
     #[test]

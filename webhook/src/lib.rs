@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod config;
 pub mod controller;
 pub mod feed;
+pub mod metrics;
 pub mod problem;
 pub mod readiness;
 mod review;

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use anyhow::Context;
 use imdslet_certs::{Authority, OldestTls, Resolver, TlsListener, serve, server_config};
 use imdslet_core::settings::Settings;
+use imdslet_webhook::certificates::files::Files;
 use imdslet_webhook::certificates::{self, First, Keeper};
 use imdslet_webhook::config::{
     Config, ConfigError, GRACE, LIMITS, LINGER, Objects, Role, VERSION_DEADLINE, WATCH_LIFE,
@@ -18,6 +19,7 @@ use imdslet_webhook::config::{
 };
 use imdslet_webhook::controller::{self, Controller};
 use imdslet_webhook::feed::{self, Event, Published, Snapshot};
+use imdslet_webhook::metrics::Metrics;
 use imdslet_webhook::problem::{Ask, Problem};
 use imdslet_webhook::readiness::Readiness;
 use imdslet_webhook::server::{self, Health, Hook};
@@ -130,6 +132,7 @@ fn why(ended: Result<anyhow::Result<&'static str>, tokio::task::JoinError>) -> a
 /// The parts of the program that run.
 struct Program {
     readiness: Readiness,
+    metrics: Metrics,
     published: Published,
     events: mpsc::Sender<Event>,
     /// The program is not ready any more, and leads nobody.
@@ -157,6 +160,7 @@ impl Program {
         });
         Self {
             readiness: Readiness::default(),
+            metrics: Metrics::default(),
             published,
             events,
             shutdown: CancellationToken::new(),
@@ -177,8 +181,13 @@ impl Program {
         self.serve_health(config.health_listen).await?;
         let listener = bind(config.listen, "admission").await?;
         let snapshot = self.published.snapshot.clone();
-        let hook = Hook { snapshot, settings: Arc::new(settings) };
-        self.servers.spawn(admission(listener, resolver, hook, self.closing.clone()));
+        let hook = Hook::new(snapshot, Arc::new(settings), self.metrics.clone());
+        self.servers.spawn(admission(
+            listener,
+            (resolver, config.oldest_tls),
+            hook,
+            self.closing.clone(),
+        ));
         for event in manifests(path)? {
             self.events.send(event).await.context("the index has ended")?;
         }
@@ -204,9 +213,17 @@ impl Program {
                 let closing = self.closing.clone();
                 let (sender, first) = oneshot::channel();
                 let (namespace, names) = (config.namespace.clone(), names(&config));
-                let keeper = Keeper::new(&client, namespace, names, readiness.clone(), sender);
-                self.tasks.spawn(keeper.run());
+                let metrics = self.metrics.clone();
+                let ready = readiness.clone();
+                let numbers = metrics.clone();
+                if let Some(dir) = config.tls_dir.clone() {
+                    self.tasks.spawn(Files::new(dir, names, ready, numbers, sender).run());
+                } else {
+                    let keeper = Keeper::new(&client, namespace, names, ready, numbers, sender);
+                    self.tasks.spawn(keeper.run());
+                }
                 let snapshot = self.published.snapshot.clone();
+                let oldest = config.oldest_tls;
                 self.servers.spawn(async move {
                     let ready = async {
                         let settings = settings(&config, &client, &readiness).await?;
@@ -221,8 +238,8 @@ impl Program {
                         return Ok("the wait for the cluster");
                     };
                     let (settings, resolver, listener) = ready?;
-                    let hook = Hook { snapshot, settings: Arc::new(settings) };
-                    admission(listener, resolver, hook, closing).await
+                    let hook = Hook::new(snapshot, Arc::new(settings), metrics);
+                    admission(listener, (resolver, oldest), hook, closing).await
                 });
             }
             Role::Controller => {
@@ -248,6 +265,7 @@ impl Program {
         let health = Health {
             snapshot: self.published.snapshot.clone(),
             readiness: self.readiness.clone(),
+            metrics: self.metrics.clone(),
             shutdown: self.shutdown.clone(),
         };
         // To the very end: the kubelet shall see why nobody is sent here any more.
@@ -261,11 +279,11 @@ impl Program {
 
 async fn admission(
     listener: TcpListener,
-    resolver: Arc<Resolver>,
+    (resolver, oldest): (Arc<Resolver>, OldestTls),
     hook: Hook,
     shutdown: CancellationToken,
 ) -> anyhow::Result<&'static str> {
-    let tls = Arc::new(server_config(resolver, OldestTls::V1_3)?);
+    let tls = Arc::new(server_config(resolver, oldest)?);
     serve(TlsListener::new(listener, tls), server::admission(hook), LIMITS, shutdown).await;
     Ok("the admission server")
 }

@@ -1,6 +1,7 @@
 //! The HTTP around [`service`](crate::service).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -8,17 +9,28 @@ use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use imdslet_core::index::Index;
 use imdslet_core::settings::Settings;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::BODY_DEADLINE;
 use crate::feed::Snapshot;
+use crate::metrics::Metrics;
 use crate::readiness::Readiness;
-use crate::service::review;
+use crate::service::{Decided, Reviewed, Unanswerable, advise, review};
 
 /// The largest AdmissionReview that is read, in bytes. An object of the API server has at most
 /// 3 MiB as a request, and an update carries it twice.
 const BODY_LIMIT: usize = 8 * 1024 * 1024;
+
+/// Bytes of bodies that are taken in at one time. What is more is refused at once: memory and cores
+/// are few, and a request that waits past its deadline has cost both for nothing.
+const BODIES: usize = 64 * 1024 * 1024;
+
+/// What a body is counted as at least.
+const SMALLEST_BODY: usize = 16 * 1024;
 
 /// What a request needs: the snapshot, and what the operator has set.
 #[derive(Clone)]
@@ -27,65 +39,138 @@ pub struct Hook {
     pub snapshot: Snapshot,
     /// What the operator has set.
     pub settings: Arc<Settings>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The room for bodies, in kibibytes.
+    room: Arc<Semaphore>,
 }
 
-/// What the kubelet is told.
+impl Hook {
+    /// With room for as many bodies as the program takes in at one time.
+    #[must_use]
+    pub fn new(snapshot: Snapshot, settings: Arc<Settings>, metrics: Metrics) -> Self {
+        Self { snapshot, settings, metrics, room: Arc::new(Semaphore::new(BODIES / 1024)) }
+    }
+
+    /// Room for the body of a request whose head says `length`; none where too much is on its way.
+    fn room_for(&self, length: Option<usize>) -> Option<SemaphorePermit<'_>> {
+        let bytes = length.unwrap_or(BODY_LIMIT).clamp(SMALLEST_BODY, BODY_LIMIT);
+        // An atomic number: `try_acquire` never waits.
+        self.room.try_acquire_many(u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)).ok()
+    }
+}
+
+/// What the kubelet and Prometheus are told.
 #[derive(Clone)]
 pub struct Health {
     /// The index, once there is one.
     pub snapshot: Snapshot,
     /// What is not as it should be.
     pub readiness: Readiness,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Ends the program.
     pub shutdown: CancellationToken,
 }
 
-/// The server for the API server: `POST /mutate`.
+/// The server for the API server: `POST /mutate`, `POST /advise`.
 pub fn admission(hook: Hook) -> Router {
+    let other = "imdslet-webhook answers POST /mutate and POST /advise\n";
     Router::new()
-        .route("/mutate", post(mutate))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "imdslet-webhook answers POST /mutate\n") })
+        .route("/mutate", post(|State(hook), request| answer(hook, request, review)))
+        .route("/advise", post(|State(hook), request| answer(hook, request, advise)))
+        .fallback(move || async move { (StatusCode::NOT_FOUND, other) })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(hook)
 }
 
-/// The server for the kubelet: `GET /healthz`, `GET /readyz`.
+/// The server for the kubelet and for Prometheus: `GET /healthz`, `GET /readyz`, `GET /metrics`.
 pub fn health(health: Health) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .with_state(health)
 }
 
-/// `POST /mutate`. Decides from the snapshot and answers.
-async fn mutate(State(hook): State<Hook>, request: Request) -> Response {
-    let read = tokio::time::timeout(BODY_DEADLINE, Bytes::from_request(request, &())).await;
-    let body = match read {
-        Ok(Ok(body)) => body,
-        Err(_) => {
-            tracing::warn!(reason = "BodyTooSlow", "not answered");
-            return (StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time\n")
-                .into_response();
-        }
-        Ok(Err(rejection)) => {
-            let message =
-                format!("{rejection}; imdslet-webhook reads at most {BODY_LIMIT} bytes\n");
-            tracing::warn!(reason = "BodyRejected", status = %rejection.status(), "not answered");
-            return (rejection.status(), message).into_response();
+/// How an AdmissionReview is decided.
+type Decide = fn(&Index, &Settings, &[u8]) -> Result<Reviewed, Unanswerable>;
+
+/// Decides from the snapshot, answers, and counts.
+async fn answer(hook: Hook, request: Request, decide: Decide) -> Response {
+    let body = match body(&hook, request).await {
+        Ok(body) => body,
+        Err(Unread { decided, status, message }) => {
+            tracing::warn!(reason = decided.reason, %status, "not answered");
+            hook.metrics.admitted(decided, Duration::ZERO);
+            let retry = [(header::RETRY_AFTER, "1")];
+            let is_soon = status == StatusCode::TOO_MANY_REQUESTS;
+            return (status, is_soon.then_some(retry), message).into_response();
         }
     };
-    let snapshot = hook.snapshot.load();
-    let Some(index) = snapshot.as_ref() else {
-        tracing::warn!(reason = "NotSynced", "not answered");
-        return (StatusCode::SERVICE_UNAVAILABLE, NOT_SYNCED).into_response();
-    };
-    match review(index, &hook.settings, &body) {
-        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
-        Err(error) => {
-            tracing::warn!(reason = "Unanswerable", "not answered");
-            (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response()
+    let began = Instant::now();
+    let (decided, response) = match hook.snapshot.load().as_ref() {
+        None => {
+            (Decided::NOT_SYNCED, (StatusCode::SERVICE_UNAVAILABLE, NOT_SYNCED).into_response())
         }
+        Some(index) => match decide(index, &hook.settings, &body) {
+            Ok(Reviewed { body, decided, warnings }) => {
+                for reason in warnings {
+                    hook.metrics.warned(reason);
+                }
+                let json = [(header::CONTENT_TYPE, "application/json")];
+                (decided, (json, body).into_response())
+            }
+            Err(error) => {
+                let message = format!("{error}\n");
+                (Decided::UNANSWERABLE, (StatusCode::BAD_REQUEST, message).into_response())
+            }
+        },
+    };
+    if decided.outcome == Decided::UNANSWERABLE.outcome {
+        tracing::warn!(reason = decided.reason, "not answered");
     }
+    hook.metrics.admitted(decided, began.elapsed());
+    response
+}
+
+/// Why a body was not read whole.
+struct Unread {
+    decided: Decided,
+    status: StatusCode,
+    message: String,
+}
+
+async fn body(hook: &Hook, request: Request) -> Result<Bytes, Unread> {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    // Kept until the body is there: then it is decided at once, and gone.
+    let Some(_room) = hook.room_for(length) else {
+        return Err(Unread {
+            decided: Decided::OVERLOADED,
+            status: StatusCode::TOO_MANY_REQUESTS,
+            message: "too many requests are on their way to imdslet-webhook; try again\n"
+                .to_owned(),
+        });
+    };
+    match tokio::time::timeout(BODY_DEADLINE, Bytes::from_request(request, &())).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(rejection)) => Err(Unread {
+            decided: Decided::BODY_REJECTED,
+            status: rejection.status(),
+            message: format!("{rejection}; imdslet-webhook reads at most {BODY_LIMIT} bytes\n"),
+        }),
+        Err(_) => Err(Unread {
+            decided: Decided::BODY_TOO_SLOW,
+            status: StatusCode::REQUEST_TIMEOUT,
+            message: "the request did not arrive in time\n".to_owned(),
+        }),
+    }
+}
+
+async fn metrics(State(health): State<Health>) -> impl IntoResponse {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], health.metrics.render())
 }
 
 const NOT_SYNCED: &str = "imdslet-webhook does not know the cluster's identities yet; try again\n";

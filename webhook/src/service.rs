@@ -1,10 +1,14 @@
 //! From the bytes of a request to the bytes of its answer: no I/O, nothing that waits.
 
 use imdslet_core::admission::{Admission, Outcome, Refusal, Untouched, admit, admit_ephemeral};
+use imdslet_core::advice::{of_resource, of_workload};
 use imdslet_core::index::Index;
+use imdslet_core::names::GROUP;
+use imdslet_core::objects::Object;
 use imdslet_core::pod::PodView;
 use imdslet_core::settings::Settings;
 use imdslet_core::warning::Warning;
+use serde_json::value::RawValue;
 
 use crate::review::{API_VERSION, Answer, Request, Review};
 
@@ -31,12 +35,124 @@ pub enum Unanswerable {
     NoRequest,
 }
 
+/// What became of a request, for whoever counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// `injected`, `untouched`, `refused`, `advised` or `unanswered`.
+    pub outcome: &'static str,
+    /// Why, in a word.
+    pub reason: &'static str,
+}
+
+impl Decided {
+    const fn new(outcome: &'static str, reason: &'static str) -> Self {
+        Self { outcome, reason }
+    }
+
+    /// All that there are.
+    pub const ALL: &[Self] = &[
+        Self::new("injected", "Injected"),
+        Self::new("injected", "AlreadyInjected"),
+        Self::new("untouched", "NotOptedIn"),
+        Self::new("untouched", "MirrorPod"),
+        Self::new("untouched", "InjectionDisabled"),
+        Self::new("untouched", "Excepted"),
+        Self::new("untouched", "HostNetwork"),
+        Self::new("untouched", "Windows"),
+        Self::new("untouched", "NoSidecar"),
+        Self::new("refused", "Unreadable"),
+        Self::new("refused", "NoContainers"),
+        Self::new("refused", "InvalidAnnotation"),
+        Self::new("refused", "ReservedName"),
+        Self::new("refused", "Unbound"),
+        Self::new("refused", "Unservable"),
+        Self::NOTHING_TO_SAY,
+        Self::WARNED,
+        Self::UNANSWERABLE,
+        Self::NOT_SYNCED,
+        Self::OVERLOADED,
+        Self::BODY_TOO_SLOW,
+        Self::BODY_REJECTED,
+    ];
+    /// Of an object that was applied there is nothing to say.
+    pub const NOTHING_TO_SAY: Self = Self::new("advised", "Nothing");
+    /// Whoever applied an object was warned.
+    pub const WARNED: Self = Self::new("advised", "Warned");
+    /// The body is no AdmissionReview that can be answered.
+    pub const UNANSWERABLE: Self = Self::new("unanswered", "Unanswerable");
+    /// There is no snapshot yet.
+    pub const NOT_SYNCED: Self = Self::new("unanswered", "NotSynced");
+    /// More is on its way than there is room for.
+    pub const OVERLOADED: Self = Self::new("unanswered", "Overloaded");
+    /// The body did not arrive in time.
+    pub const BODY_TOO_SLOW: Self = Self::new("unanswered", "BodyTooSlow");
+    /// The body is too large, or ended early.
+    pub const BODY_REJECTED: Self = Self::new("unanswered", "BodyRejected");
+}
+
+/// An answer, and what there is to count.
+#[derive(Debug)]
+pub struct Reviewed {
+    /// The AdmissionReview.
+    pub body: Vec<u8>,
+    /// What became of the request.
+    pub decided: Decided,
+    /// The reasons of its warnings.
+    pub warnings: Vec<&'static str>,
+}
+
 /// Decides an AdmissionReview and logs the decision.
 ///
 /// # Errors
 ///
 /// [`Unanswerable`] if the body cannot be answered by an AdmissionReview.
-pub fn review(index: &Index, settings: &Settings, body: &[u8]) -> Result<Vec<u8>, Unanswerable> {
+pub fn review(index: &Index, settings: &Settings, body: &[u8]) -> Result<Reviewed, Unanswerable> {
+    let request = parse(body)?;
+    let decision = decide(index, settings, &request);
+    let decided = match &decision {
+        Ok(Admission { outcome: Outcome::Injected { patch, .. }, .. }) => {
+            let reason = if patch.is_empty() { "AlreadyInjected" } else { "Injected" };
+            Decided::new("injected", reason)
+        }
+        Ok(Admission { outcome: Outcome::Untouched(why), .. }) => {
+            Decided::new("untouched", why.reason())
+        }
+        Err(refusal) => Decided::new("refused", refusal.reason()),
+    };
+    let warnings = decision.as_ref().map_or(&[][..], |admission| &admission.warnings);
+    let warnings = warnings.iter().map(Warning::reason).collect();
+    let answer = answer(&request, decision);
+    Ok(Reviewed { body: bytes(&answer)?, decided, warnings })
+}
+
+/// Says what there is to say of an object that is applied. Nothing is refused or changed.
+///
+/// # Errors
+///
+/// [`Unanswerable`] if the body cannot be answered by an AdmissionReview.
+pub fn advise(index: &Index, settings: &Settings, body: &[u8]) -> Result<Reviewed, Unanswerable> {
+    let request = parse(body)?;
+    let namespace = request.namespace.as_deref().unwrap_or_default();
+    let object = request.object.map_or("{}", RawValue::get);
+    let given = if request.resource.group == GROUP {
+        let value = serde_json::from_str(object).ok();
+        let object = value.and_then(|value| Object::read(&value, namespace).ok().flatten());
+        object.map(|object| of_resource(index, settings, &object)).unwrap_or_default()
+    } else {
+        of_workload(index, settings, namespace, object)
+    };
+    let warnings: Vec<_> = given.iter().map(Warning::reason).collect();
+    let decided = if given.is_empty() { Decided::NOTHING_TO_SAY } else { Decided::WARNED };
+    let texts = given.iter().map(ToString::to_string).collect();
+    let body = bytes(&Answer::allow(&request.uid, None, texts))?;
+    Ok(Reviewed { body, decided, warnings })
+}
+
+fn bytes(answer: &Answer<'_>) -> Result<Vec<u8>, Unanswerable> {
+    serde_json::to_vec(answer).map_err(|error| Unanswerable::NotAReview(error.to_string()))
+}
+
+fn parse(body: &[u8]) -> Result<Request<'_>, Unanswerable> {
     let review: Review<'_> = serde_json::from_slice(body)
         .map_err(|error| Unanswerable::NotAReview(error.to_string()))?;
     if review.api_version != API_VERSION || review.kind != "AdmissionReview" {
@@ -46,14 +162,11 @@ pub fn review(index: &Index, settings: &Settings, body: &[u8]) -> Result<Vec<u8>
         });
     }
     let request = review.request.ok_or(Unanswerable::NoRequest)?;
-    let request: Request<'_> = serde_json::from_str(request.get())
-        .map_err(|error| Unanswerable::NotAReview(error.to_string()))?;
-    let answer = answer(index, settings, &request);
-    serde_json::to_vec(&answer).map_err(|error| Unanswerable::NotAReview(error.to_string()))
+    serde_json::from_str(request.get()).map_err(|error| Unanswerable::NotAReview(error.to_string()))
 }
 
-fn answer<'a>(index: &Index, settings: &Settings, request: &'a Request<'_>) -> Answer<'a> {
-    match decide(index, settings, request) {
+fn answer<'a>(request: &'a Request<'_>, decision: Result<Admission, Refusal>) -> Answer<'a> {
+    match decision {
         Ok(admission) => {
             let warnings = admission.warnings.iter().map(ToString::to_string).collect();
             let patch = match &admission.outcome {

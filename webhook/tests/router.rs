@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use imdslet_core::index::Index;
 use imdslet_core::objects::Object;
 use imdslet_core::settings::{Given, Settings};
+use imdslet_webhook::metrics::Metrics;
 use imdslet_webhook::readiness::Readiness;
 use imdslet_webhook::server::{Health, Hook, admission, health};
 use serde_json::{Value, json};
@@ -26,7 +27,8 @@ fn hook(objects: &[Value]) -> Hook {
 }
 
 fn empty_hook(given: &Given) -> Hook {
-    Hook { snapshot: Arc::default(), settings: Arc::new(Settings::read(given).unwrap()) }
+    let settings = Arc::new(Settings::read(given).unwrap());
+    Hook::new(Arc::default(), settings, Metrics::default())
 }
 
 fn bound() -> Hook {
@@ -68,7 +70,11 @@ fn review(request: &Value) -> Value {
 }
 
 async fn post(hook: Hook, body: impl Into<Body>) -> (StatusCode, String) {
-    let request = Request::post("/mutate").body(body.into()).unwrap();
+    post_to(hook, "/mutate", body).await
+}
+
+async fn post_to(hook: Hook, path: &str, body: impl Into<Body>) -> (StatusCode, String) {
+    let request = Request::post(path).body(body.into()).unwrap();
     let response = admission(hook).oneshot(request).await.unwrap();
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -279,6 +285,7 @@ async fn readiness_follows_the_index_and_what_blocks_and_ends_with_the_program()
     let of = |hook: Hook| Health {
         snapshot: hook.snapshot,
         readiness: Readiness::default(),
+        metrics: hook.metrics,
         shutdown: tokio_util::sync::CancellationToken::new(),
     };
     let ask = async |of: &Health, path: &str| {
@@ -308,4 +315,97 @@ async fn readiness_follows_the_index_and_what_blocks_and_ends_with_the_program()
 async fn a_body_that_does_not_arrive_is_given_up() {
     let body = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
     assert_eq!(post(bound(), body).await.0, StatusCode::REQUEST_TIMEOUT);
+}
+
+#[tokio::test]
+async fn whoever_applies_a_workload_or_a_binding_is_told_what_is_wrong_and_nothing_is_changed() {
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "app"},
+        "spec": {"template": pod()},
+    });
+    let unbound = {
+        let mut other = deployment.clone();
+        other["spec"]["template"]["metadata"]["labels"]["aadpodidbinding"] = json!("other");
+        other
+    };
+    let dangling = json!({
+        "apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentityBinding",
+        "metadata": {"name": "b", "namespace": "web"},
+        "spec": {"azureIdentity": "gone", "selector": "db"},
+    });
+    let apps = json!({"group": "apps", "version": "v1", "resource": "deployments"});
+    let ours = json!({
+        "group": "aadpodidentity.k8s.io", "version": "v1", "resource": "azureidentitybindings",
+    });
+    for (resource, object, expected) in [
+        (&apps, &deployment, None),
+        (&apps, &unbound, Some("imdslet: no AzureIdentityBinding has spec.selector `other`")),
+        (
+            &ours,
+            &dangling,
+            Some(
+                "imdslet gives no pod a token by this object: AzureIdentity web/gone does not exist",
+            ),
+        ),
+        // The API server says better what is wrong with these.
+        (&ours, &json!({"kind": "AzureIdentityBinding"}), None),
+        (&apps, &json!("no object"), None),
+    ] {
+        let body = review(&json!({"resource": resource, "object": object, "operation": "UPDATE"}));
+        let (status, answer) = post_to(bound(), "/advise", body.to_string()).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let response = &answer["response"];
+        assert_eq!((&response["allowed"], &response["patch"]), (&json!(true), &Value::Null));
+        let warning = response["warnings"][0].as_str();
+        match expected {
+            None => assert_eq!(warning, None),
+            Some(start) => assert!(warning.unwrap().starts_with(start), "{warning:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_there_is_no_room_for_is_refused_at_once_and_counted() {
+    let hook = bound();
+    // Bodies that are announced and do not come.
+    let slow = || {
+        let body = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let length = 8 * 1024 * 1024;
+        let request = Request::post("/mutate").header("content-length", length).body(body).unwrap();
+        Box::pin(admission(hook.clone()).oneshot(request))
+    };
+    let mut waiting: Vec<_> = std::iter::repeat_with(slow).take(8).collect();
+    for request in &mut waiting {
+        assert!(futures::poll!(request).is_pending());
+    }
+    let (status, message) = post(hook.clone(), review(&json!({})).to_string()).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(message, "too many requests are on their way to imdslet-webhook; try again\n");
+    waiting.pop();
+    assert_eq!(post(hook.clone(), review(&json!({})).to_string()).await.0, StatusCode::OK);
+    let text = hook.metrics.render();
+    for line in [
+        r#"imdslet_admissions_total{outcome="unanswered",reason="Overloaded"} 1"#,
+        r#"imdslet_admissions_total{outcome="injected",reason="Injected"} 1"#,
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn no_decision_is_counted_as_another() {
+    let hook = bound();
+    let host_network = {
+        let mut pod = pod();
+        pod["spec"]["hostNetwork"] = json!(true);
+        pod
+    };
+    for object in [pod(), host_network, json!({"metadata": {}}), json!({"metadata": 7})] {
+        ask(hook.clone(), &json!({"object": object})).await;
+    }
+    post(hook.clone(), "x").await;
+    let text = hook.metrics.render();
+    assert!(text.contains(r#"reason="Other"} 0"#), "{text}");
+    assert!(text.contains(r#"imdslet_warnings_total{reason="HostNetwork"} 1"#), "{text}");
 }

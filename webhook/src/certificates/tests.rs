@@ -1,6 +1,7 @@
 use imdslet_certs::Unusable;
 use serde_json::json;
 
+use super::configuration::bundle_patch;
 use super::*;
 
 fn now() -> SystemTime {
