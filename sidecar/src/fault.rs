@@ -7,6 +7,7 @@ use imdslet_core::contract::PodIdentity;
 use serde::Deserialize;
 
 use crate::claims::Claims;
+use crate::sources::MountedFault;
 
 /// The longest part of Entra ID's own description that is passed on.
 const LONGEST_DESCRIPTION: usize = 600;
@@ -23,6 +24,10 @@ pub(crate) enum Fault {
     BadId { identity: String, field: &'static str, expected: &'static str },
     #[error("the pod's service account token cannot be read ({why}); look at the volume `imdslet`")]
     NoAssertion { why: String },
+    #[error(transparent)]
+    Mounted(#[from] MountedFault),
+    #[error("auxiliary tenant {tenant}: {fault}")]
+    Auxiliary { tenant: String, fault: Box<Self> },
     #[error("{authority} cannot be asked ({why}); look at the pod's egress rules and DNS")]
     NoAnswer { authority: String, why: String },
     #[error("the certificate of {authority} is not trusted ({why}); give its CA with --extra-ca")]
@@ -72,6 +77,8 @@ pub(crate) struct Reply {
 /// For whom Entra ID was asked, and with what.
 pub(crate) struct Attempt<'a> {
     pub(crate) identity: &'a PodIdentity,
+    /// The one of the identity's tenants that was asked.
+    pub(crate) tenant: &'a str,
     pub(crate) authority: &'a str,
     /// Of the assertion, which is the pod's service account token.
     pub(crate) claims: &'a Claims,
@@ -89,6 +96,8 @@ impl Fault {
     /// The status of the answer: 400 and 403 are never retried by clients, 429 and 503 are.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
+            Self::Mounted(fault) => fault.status(),
+            Self::Auxiliary { fault, .. } => fault.status(),
             Self::Refused { cause: Cause::Policy, .. } => StatusCode::FORBIDDEN,
             Self::Source { .. } | Self::BadId { .. } | Self::Refused { .. } => {
                 StatusCode::BAD_REQUEST
@@ -109,6 +118,8 @@ impl Fault {
         match self {
             Self::Source { .. } => "SourceNotServed",
             Self::BadId { .. } => "BadId",
+            Self::Mounted(fault) => fault.reason(),
+            Self::Auxiliary { fault, .. } => fault.reason(),
             Self::NoAssertion { .. } => "NoServiceAccountToken",
             Self::NoAnswer { .. } => "NoAnswer",
             Self::Untrusted { .. } => "Untrusted",
@@ -125,6 +136,7 @@ impl Fault {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { retry_after, .. } | Self::Throttled { retry_after } => *retry_after,
+            Self::Auxiliary { fault, .. } => fault.retry_after(),
             _ => None,
         }
     }
@@ -189,7 +201,8 @@ pub(crate) fn judge(reply: &Reply, attempt: &Attempt<'_>) -> Fault {
 
 /// What is wrong, and what mends it.
 fn remedy(cause: Cause, attempt: &Attempt<'_>) -> String {
-    let PodIdentity { name, client_id, tenant_id, .. } = attempt.identity;
+    let PodIdentity { name, client_id, .. } = attempt.identity;
+    let tenant = attempt.tenant;
     let subject = attempt.claims.sub.as_deref().unwrap_or("unknown");
     let issuer = attempt.claims.iss.as_deref().unwrap_or("unknown");
     match cause {
@@ -208,11 +221,11 @@ fn remedy(cause: Cause, attempt: &Attempt<'_>) -> String {
              api://AzureADTokenExchange, or to the one of your cloud"
         ),
         Cause::UnknownApplication => format!(
-            "tenant {tenant_id} has no application {client_id}; correct spec.clientID of \
+            "tenant {tenant} has no application {client_id}; correct spec.clientID of \
              AzureIdentity {name}, or its tenant"
         ),
         Cause::UnknownTenant => format!(
-            "there is no tenant {tenant_id} at {}; correct the tenant of AzureIdentity {name}",
+            "there is no tenant {tenant} at {}; correct the tenant of AzureIdentity {name}",
             attempt.authority
         ),
         Cause::UnknownResource => {
@@ -274,8 +287,12 @@ mod tests {
             ..Claims::default()
         };
         let identity = identity("web/db", '1');
-        let attempt =
-            Attempt { identity: &identity, authority: "https://login.example", claims: &claims };
+        let attempt = Attempt {
+            identity: &identity,
+            tenant: &identity.tenant_id,
+            authority: "https://login.example",
+            claims: &claims,
+        };
         let retry_after = Some(Duration::from_secs(7));
         super::judge(&Reply { status, retry_after, body: body.into() }, &attempt)
     }

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
-/// A token, an assertion or a header value. Neither `Debug` nor a log shows its content.
-#[derive(Clone, PartialEq, Eq)]
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// A token, an assertion, a password or a header value. Neither `Debug` nor a log shows its
+/// content, and its memory is cleared when it is dropped.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Secret(String);
 
 impl Secret {
@@ -42,6 +45,15 @@ mod tests {
         for other in ["", "b4f", "b4f2", "b4f11", "B4F1"] {
             assert!(!secret.matches(other.as_bytes()), "{other}");
         }
+    }
+
+    #[test]
+    fn it_is_cleared_when_it_is_dropped() {
+        fn is_cleared<T: ZeroizeOnDrop>(_: &T) {}
+        let mut secret = Secret::new("b4f1");
+        is_cleared(&secret);
+        secret.zeroize();
+        assert_eq!(secret.reveal(), "");
     }
 
     #[test]

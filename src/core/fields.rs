@@ -71,6 +71,18 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A list of strings; an absent one is empty.
+    pub(crate) fn texts(&self, key: &str) -> Result<Vec<&'a str>, FieldError> {
+        let error = || self.error(key, "must be a list of strings");
+        match self.get(key) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(list)) => {
+                list.iter().map(|item| item.as_str().ok_or_else(error)).collect()
+            }
+            Some(_) => Err(error()),
+        }
+    }
+
     /// The object under `key`.
     pub(crate) fn object(&self, key: &str) -> Result<Fields<'a>, FieldError> {
         Fields::of(&self.field(key), self.get(key))

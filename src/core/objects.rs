@@ -66,6 +66,8 @@ pub struct AzureIdentity {
     pub resource_id: Option<String>,
     /// Annotation `imdslet.dev/tenant-id`, else `spec.tenantID`.
     pub tenant_id: Option<String>,
+    /// `spec.auxiliaryTenantIDs`; it counts for type 1 only, as it always did.
+    pub auxiliary_tenant_ids: Vec<String>,
     /// Annotation `imdslet.dev/object-id`, a GUID.
     pub object_id: Option<String>,
     /// Annotation `imdslet.dev/allowed-resources`.
@@ -255,8 +257,10 @@ impl AzureIdentity {
                 format!("is `{client_id}`; it must be the client id of the identity, a GUID"),
             ));
         }
+        let credential = Credential::read(name, &spec, &annotations)?;
         Ok(Self {
-            credential: Credential::read(name, &spec, &annotations)?,
+            auxiliary_tenant_ids: auxiliary_tenant_ids(&spec, &credential)?,
+            credential,
             client_id: client_id.to_owned(),
             resource_id: resource_id(&spec)?,
             tenant_id: tenant_id(&spec, &annotations)?,
@@ -415,6 +419,22 @@ fn tenant_id(
     }
 }
 
+/// Not even looked at where it does not count, so that it breaks no identity that works.
+fn auxiliary_tenant_ids(
+    spec: &Fields<'_>,
+    credential: &Credential,
+) -> Result<Vec<String>, FieldError> {
+    let Credential::Secret(_) = credential else { return Ok(Vec::new()) };
+    let ids = spec.texts("auxiliaryTenantIDs")?;
+    match ids.iter().find(|id| !is_tenant(id)) {
+        Some(id) => Err(spec.error(
+            "auxiliaryTenantIDs",
+            format!("has `{id}`; each must be a tenant id (GUID) or a tenant's domain name"),
+        )),
+        None => Ok(ids.into_iter().map(str::to_owned).collect()),
+    }
+}
+
 /// The Secret of types 1 and 2. One that names no namespace lies beside the AzureIdentity: for
 /// aad-pod-identity it lay nowhere and every request failed.
 fn secret_of(identity: &ObjectName, spec: &Fields<'_>) -> Result<ObjectName, FieldError> {
@@ -515,6 +535,17 @@ mod tests {
                 json!({"clientID": ID, "tenantID": "../x"}),
                 "spec.tenantID is `../x`; it must be a tenant id (GUID) or a tenant's domain name",
             ),
+            (
+                json!({"clientID": ID, "type": 1, "clientPassword": {"name": "s"},
+                       "auxiliaryTenantIDs": ["a.example", "b"]}),
+                "spec.auxiliaryTenantIDs has `b`; each must be a tenant id (GUID) or a tenant's \
+                 domain name",
+            ),
+            (
+                json!({"clientID": ID, "type": 1, "clientPassword": {"name": "s"},
+                       "auxiliaryTenantIDs": "a.example"}),
+                "spec.auxiliaryTenantIDs must be a list of strings",
+            ),
             (json!([]), "spec must be an object"),
         ];
         for (spec, expected) in cases {
@@ -525,6 +556,20 @@ mod tests {
             source.unwrap_err(),
             "metadata.annotations[imdslet.dev/source] is `node`; it must be `binding` or `managed`"
         );
+    }
+
+    #[test]
+    fn auxiliary_tenants_count_for_type_1_alone() {
+        let with = |kind: i64, ids: Value| {
+            let spec = json!({"type": kind, "clientID": ID, "clientPassword": {"name": "s"},
+                              "AuxiliaryTenantIDs": ids});
+            identity(&spec, &json!(null)).unwrap().auxiliary_tenant_ids
+        };
+        assert_eq!(with(1, json!(["b.example", "a.example"])), ["b.example", "a.example"]);
+        assert!(with(1, json!(null)).is_empty());
+        for kind in [0, 2] {
+            assert!(with(kind, json!(["not a tenant"])).is_empty(), "{kind}");
+        }
     }
 
     #[test]

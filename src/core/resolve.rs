@@ -210,7 +210,7 @@ pub(crate) fn usable_identity(
             resource_id: identity.resource_id.clone(),
             object_id: identity.object_id.clone(),
             tenant_id,
-            auxiliary_tenant_ids: Vec::new(),
+            auxiliary_tenant_ids: identity.auxiliary_tenant_ids.clone(),
             allowed_resources: identity.allowed_resources.clone(),
             secret,
         },

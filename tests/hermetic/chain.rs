@@ -16,14 +16,14 @@ use imdslet_tests::programs::{Ended, Running, Signal, command, ends, processes_w
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const TENANT: &str = "7e000000-0000-4000-8000-000000000000";
-const CLIENT: &str = "c0000000-0000-4000-8000-000000000001";
+pub(crate) const TENANT: &str = "7e000000-0000-4000-8000-000000000000";
+pub(crate) const CLIENT: &str = "c0000000-0000-4000-8000-000000000001";
 const SECRET: &str = "0nly-for-tests";
 const HEADER: &str = "d0000000-0000-4000-8000-000000000001";
 const VAULT: &str = "https://vault.azure.net";
 
 /// On the file system of the programs, and unlike any other test's.
-fn folder() -> TempDir {
+pub(crate) fn folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
@@ -122,7 +122,7 @@ fn a_demo_without_the_other_programs_says_how_to_build_them() {
 }
 
 /// `imdslet emulate entra` with one application, and an issuer that it trusts.
-struct Entra {
+pub(crate) struct Entra {
     running: Running,
     addr: SocketAddr,
     ca: String,
@@ -132,7 +132,7 @@ struct Entra {
 }
 
 impl Entra {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = folder();
         let issuer = LocalIssuer::generate("https://issuer.example").unwrap();
         fs::write(folder.path().join("jwks.json"), json!(issuer.jwks()).to_string()).unwrap();
@@ -176,12 +176,16 @@ impl Entra {
     }
 
     async fn verify(&self, token: &str) -> Claims {
-        let keys = self.get(&format!("/{TENANT}/discovery/v2.0/keys")).await;
-        let keys: Jwks = serde_json::from_value(keys).unwrap();
-        verify_access_token(token, &keys, VAULT, TENANT, SystemTime::now()).unwrap()
+        self.verify_of(TENANT, token, VAULT).await
     }
 
-    async fn put(&self, config: &str) -> (u16, String) {
+    pub(crate) async fn verify_of(&self, tenant: &str, token: &str, audience: &str) -> Claims {
+        let keys = self.get(&format!("/{tenant}/discovery/v2.0/keys")).await;
+        let keys: Jwks = serde_json::from_value(keys).unwrap();
+        verify_access_token(token, &keys, audience, tenant, SystemTime::now()).unwrap()
+    }
+
+    pub(crate) async fn put(&self, config: &str) -> (u16, String) {
         let request = Request::put(self.url("/_emulator/config"));
         let request = request.body(Full::new(Bytes::from(config.to_owned()))).unwrap();
         let answer = self.client.request(request).await.unwrap();
@@ -375,12 +379,17 @@ fn pod(entra: &Entra, identities: &Value) -> (TempDir, String) {
 }
 
 /// A sidecar that asks `entra`, and its port.
-fn sidecar(entra: &Entra, dir: &Path) -> (Running, u16) {
+pub(crate) fn sidecar(entra: &Entra, dir: &Path) -> (Running, u16) {
+    sidecar_with(entra, dir, &[])
+}
+
+pub(crate) fn sidecar_with(entra: &Entra, dir: &Path, more: &[String]) -> (Running, u16) {
     let mut command = command("imdslet-sidecar");
     command
         .args(["serve", "--port=0", "--mode=native"])
         .arg(format!("--dir={}", dir.display()))
         .arg(format!("--authority={}", entra.url("")))
+        .args(more)
         .env("IMDSLET_HEADER", HEADER)
         .env("IMDSLET_EXTRA_CA", &entra.ca);
     let mut sidecar = Running::start(&mut command);
@@ -389,8 +398,12 @@ fn sidecar(entra: &Entra, dir: &Path) -> (Running, u16) {
 }
 
 fn imds(port: u16) -> (u16, Value) {
+    imds_for(port, VAULT)
+}
+
+pub(crate) fn imds_for(port: u16, resource: &str) -> (u16, Value) {
     let path = "/metadata/identity/oauth2/token?api-version=2018-02-01";
-    get(port, &format!("{path}&resource={VAULT}"), "Metadata: true\r\n")
+    get(port, &format!("{path}&resource={resource}"), "Metadata: true\r\n")
 }
 
 /// Status and body of a GET from a sidecar.

@@ -12,4 +12,5 @@ mod command;
 mod invariants;
 mod manifests;
 mod patches;
+mod principals;
 mod properties;

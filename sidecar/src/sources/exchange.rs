@@ -5,10 +5,11 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use azure_core::cloud::CustomConfiguration;
-use azure_core::credentials::TokenCredential;
+use azure_core::credentials::{Secret as AzureSecret, TokenCredential};
 use azure_core::http::{ClientMethodOptions, ClientOptions, RetryOptions, Transport, Url};
 use azure_identity::{
     ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions,
+    ClientSecretCredential, ClientSecretCredentialOptions,
 };
 use imdslet_core::contract::PodIdentity;
 use tokio::time::timeout;
@@ -28,7 +29,7 @@ pub(super) struct Exchange<'a> {
     pub(super) tenant: &'a str,
     pub(super) authority: &'a str,
     pub(super) resource: &'a Resource,
-    /// Of the assertion, for what a refusal says.
+    /// Of the assertion, for what a refusal says; a client secret has none.
     pub(super) claims: &'a Claims,
 }
 
@@ -65,6 +66,25 @@ impl Exchange<'_> {
         self.ask(credential, &confined).await
     }
 
+    /// Exchanges a client secret for a token.
+    pub(super) async fn secret(
+        &self,
+        https: &Arc<dyn Post>,
+        secret: &Secret,
+    ) -> Result<Received, Fault> {
+        let confined = self.confined(https)?;
+        let options =
+            ClientSecretCredentialOptions { client_options: options(self.authority, &confined) };
+        let credential = ClientSecretCredential::new(
+            self.tenant,
+            self.identity.client_id.clone(),
+            AzureSecret::from(secret.reveal().to_owned()),
+            Some(options),
+        )
+        .map_err(|error| self.no_answer(error.to_string()))?;
+        self.ask(credential, &confined).await
+    }
+
     async fn ask(
         &self,
         credential: Arc<dyn TokenCredential>,
@@ -85,6 +105,7 @@ impl Exchange<'_> {
                     &reply,
                     &Attempt {
                         identity: self.identity,
+                        tenant: self.tenant,
                         authority: self.authority,
                         claims: self.claims,
                     },

@@ -14,6 +14,11 @@ use crate::transport::Post;
 
 mod exchange;
 mod federated;
+mod mounted;
+mod secret;
+mod tenants;
+
+pub(crate) use mounted::MountedFault;
 
 /// Every source that this sidecar can ask.
 pub(crate) struct Sources {
@@ -35,12 +40,11 @@ impl Fetch for Sources {
             Source::Federated => {
                 federated::fetch(&self.args, &self.https, identity, resource).await
             }
-            Source::Binding | Source::Managed | Source::Secret | Source::Certificate => {
-                Err(Fault::Source {
-                    identity: identity.name.clone(),
-                    source_name: identity.source.as_str(),
-                })
-            }
+            Source::Secret => secret::fetch(&self.args, &self.https, identity, resource).await,
+            Source::Binding | Source::Managed | Source::Certificate => Err(Fault::Source {
+                identity: identity.name.clone(),
+                source_name: identity.source.as_str(),
+            }),
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::config::FETCH_DEADLINE;
 use crate::fault::Reply;
 use crate::testing::identity;
 
+mod credentials;
+
 const TOKEN: &str =
     r#"{"token_type":"Bearer","expires_in":3599,"ext_expires_in":3599,"access_token":"a.b.c"}"#;
 
@@ -110,7 +112,6 @@ async fn nothing_is_sent_for_what_cannot_be_right() {
         identity
     };
     let cases = [
-        (with(|i| i.source = Source::Secret), Some("a.s.a"), "SourceNotServed", 400),
         (with(|i| i.source = Source::Certificate), Some("a.s.a"), "SourceNotServed", 400),
         (with(|i| i.source = Source::Binding), Some("a.s.a"), "SourceNotServed", 400),
         (with(|i| i.source = Source::Managed), Some("a.s.a"), "SourceNotServed", 400),

@@ -1,0 +1,114 @@
+//! Service principals: what is sent for a client secret, to which tenants, and when nothing is.
+
+use std::path::Path;
+
+use super::*;
+use crate::testing::project;
+
+/// Entra ID behind `wire`, with a pod that mounts Secrets below the folder.
+fn pod(wire: Arc<dyn Post>) -> (Sources, tempfile::TempDir) {
+    let (sources, dir) = entra(&reply(200, TOKEN), None);
+    let mut args = ServeArgs::clone(&sources.args);
+    args.secrets_dir = Some(dir.path().to_owned());
+    (Sources::new(Arc::new(args), wire), dir)
+}
+
+fn principal(auxiliary: &[&str]) -> PodIdentity {
+    PodIdentity {
+        source: Source::Secret,
+        secret: Some("azure-sp".to_owned()),
+        auxiliary_tenant_ids: auxiliary.iter().map(|tenant| (*tenant).to_owned()).collect(),
+        ..identity("web/sp", '1')
+    }
+}
+
+fn mount(dir: &Path, generation: &str, files: &[(&str, &str)]) {
+    let dir = dir.join("azure-sp");
+    fs::create_dir_all(&dir).unwrap();
+    project(&dir, generation, files);
+}
+
+#[tokio::test]
+async fn a_client_secret_is_posted_as_it_is_mounted_now() {
+    let wire = reply(200, TOKEN);
+    let (entra, dir) = pod(Arc::<Wire>::clone(&wire));
+    mount(dir.path(), "..1", &[("clientSecret", "fir~st+&\n")]);
+    let fetched = entra.fetch(&principal(&[]), &vault()).await.unwrap();
+    assert_eq!(fetched.primary.access_token.reveal(), "a.b.c");
+    assert!(fetched.auxiliary.is_empty());
+    mount(dir.path(), "..2", &[("clientSecret", "second")]);
+    entra.fetch(&principal(&[]), &vault()).await.unwrap();
+
+    let sent = wire.sent.lock().unwrap();
+    let [(url, first), (_, second)] = &sent[..] else { panic!("{} requests", sent.len()) };
+    assert_eq!(
+        url,
+        "https://login.microsoftonline.com/70000000-0000-0000-0000-000000000001/oauth2/v2.0/token"
+    );
+    assert_eq!(
+        first,
+        "client_id=c0000000-0000-0000-0000-000000000001&client_secret=fir%7Est%2B%26&\
+         grant_type=client_credentials&scope=https%3A%2F%2Fvault.azure.net%2F%2F.default"
+    );
+    assert!(second.contains("client_secret=second&"), "{second}");
+}
+
+#[tokio::test]
+async fn without_its_secret_nothing_is_sent() {
+    let wire = reply(200, TOKEN);
+    let (entra, dir) = pod(Arc::<Wire>::clone(&wire));
+    let fault = entra.fetch(&principal(&[]), &vault()).await.unwrap_err();
+    assert_eq!((fault.reason(), fault.status().as_u16()), ("SecretNotMounted", 400));
+    mount(dir.path(), "..1", &[]);
+    let fault = entra.fetch(&principal(&[]), &vault()).await.unwrap_err();
+    assert_eq!((fault.reason(), fault.status().as_u16()), ("SecretMissing", 503));
+    mount(dir.path(), "..2", &[("a", "s3cret"), ("b", "s3cret")]);
+    let fault = entra.fetch(&principal(&[]), &vault()).await.unwrap_err();
+    assert_eq!((fault.reason(), fault.status().as_u16()), ("SecretUnusable", 400));
+    assert!(!fault.to_string().contains("s3cret"), "{fault}");
+    assert!(wire.sent.lock().unwrap().is_empty());
+}
+
+/// Answers with the name of the tenant that is asked, once all have been asked; refuses `refused`.
+struct Tenants {
+    all: tokio::sync::Barrier,
+    refused: &'static str,
+}
+
+#[async_trait]
+impl Post for Tenants {
+    async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, String> {
+        self.all.wait().await;
+        let tenant = request.uri().path().split('/').nth(1).unwrap();
+        if tenant == self.refused {
+            let body = r#"{"error":"unauthorized_client","error_description":"AADSTS700016: No.","error_codes":[700016]}"#;
+            return Ok(Reply { status: 400, retry_after: None, body: body.into() });
+        }
+        let body = format!(r#"{{"expires_in":3599,"access_token":"{tenant}"}}"#);
+        Ok(Reply { status: 200, retry_after: None, body: body.into() })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_tenants_are_asked_at_once_and_answered_in_their_order() {
+    let entra = |refused| {
+        let (entra, dir) = pod(Arc::new(Tenants { all: tokio::sync::Barrier::new(3), refused }));
+        mount(dir.path(), "..1", &[("clientSecret", "s3cret")]);
+        (entra, dir)
+    };
+    let identity = principal(&["b.example", "a.example"]);
+    let (all, _dir) = entra("");
+    let fetched = all.fetch(&identity, &vault()).await.unwrap();
+    assert_eq!(fetched.primary.access_token.reveal(), identity.tenant_id);
+    let auxiliary: Vec<_> = fetched.auxiliary.iter().map(|one| one.access_token.reveal()).collect();
+    assert_eq!(auxiliary, ["b.example", "a.example"]);
+
+    let (one_refuses, _dir) = entra("a.example");
+    let fault = one_refuses.fetch(&identity, &vault()).await.unwrap_err();
+    assert_eq!((fault.reason(), fault.status().as_u16()), ("UnknownApplication", 400));
+    let message = fault.to_string();
+    assert!(
+        message.starts_with("auxiliary tenant a.example: tenant a.example has no application c0"),
+        "{message}"
+    );
+}
