@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use imdslet_core::contract::PodIdentity;
 use serde::Deserialize;
 
-use crate::claims::Claims;
+use crate::cause::{Attempt, Cause, DENIED_BY_POLICY, NO_FEDERATED_CREDENTIAL};
 use crate::sources::MountedFault;
 
 /// The longest part of Entra ID's own description that is passed on.
@@ -48,22 +47,9 @@ pub(crate) enum Fault {
     Throttled { retry_after: Option<Duration> },
     #[error("the token had expired when it was received; compare the clocks of node and Entra ID")]
     Expired,
-    #[error("{remedy} ({description})")]
-    Refused { cause: Cause, remedy: String, description: String },
-}
-
-/// Why Entra ID refuses, by its AADSTS codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
-    NoFederatedCredential,
-    WrongIssuer,
-    WrongAudience,
-    UnknownApplication,
-    UnknownTenant,
-    UnknownResource,
-    AssertionTime,
-    Policy,
-    Other,
+    // The remedy last, since it may be a command.
+    #[error("{meaning} ({description}); {remedy}")]
+    Refused { reason: &'static str, meaning: String, remedy: String, description: String },
 }
 
 /// What Entra ID answered.
@@ -72,16 +58,6 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) body: Vec<u8>,
-}
-
-/// For whom Entra ID was asked, and with what.
-pub(crate) struct Attempt<'a> {
-    pub(crate) identity: &'a PodIdentity,
-    /// The one of the identity's tenants that was asked.
-    pub(crate) tenant: &'a str,
-    pub(crate) authority: &'a str,
-    /// Of the assertion, which is the pod's service account token.
-    pub(crate) claims: &'a Claims,
 }
 
 #[derive(Default, Deserialize)]
@@ -98,7 +74,7 @@ impl Fault {
         match self {
             Self::Mounted(fault) => fault.status(),
             Self::Auxiliary { fault, .. } => fault.status(),
-            Self::Refused { cause: Cause::Policy, .. } => StatusCode::FORBIDDEN,
+            Self::Refused { reason: DENIED_BY_POLICY, .. } => StatusCode::FORBIDDEN,
             Self::Source { .. } | Self::BadId { .. } | Self::Refused { .. } => {
                 StatusCode::BAD_REQUEST
             }
@@ -128,7 +104,7 @@ impl Fault {
             Self::Expired => "Expired",
             Self::Unavailable { .. } => "Unavailable",
             Self::Throttled { .. } => "Throttled",
-            Self::Refused { cause, .. } => cause.reason(),
+            Self::Refused { reason, .. } => reason,
         }
     }
 
@@ -140,40 +116,10 @@ impl Fault {
             _ => None,
         }
     }
-}
 
-impl Cause {
-    fn reason(self) -> &'static str {
-        match self {
-            Self::NoFederatedCredential => "NoFederatedCredential",
-            Self::WrongIssuer => "WrongIssuer",
-            Self::WrongAudience => "WrongAudience",
-            Self::UnknownApplication => "UnknownApplication",
-            Self::UnknownTenant => "UnknownTenant",
-            Self::UnknownResource => "UnknownResource",
-            Self::AssertionTime => "AssertionTime",
-            Self::Policy => "DeniedByPolicy",
-            Self::Other => "Refused",
-        }
-    }
-
-    /// Source: Entra's documentation, "Microsoft Entra authentication and authorization error
-    /// codes".
-    fn of(code: Option<u32>) -> Self {
-        match code {
-            // 70025: the identity has none at all. 70021 is what 700211 to 700213 were before they
-            // were told apart.
-            Some(70_021 | 70_025 | 700_213) => Self::NoFederatedCredential,
-            Some(700_211) => Self::WrongIssuer,
-            Some(700_212) => Self::WrongAudience,
-            Some(700_016) => Self::UnknownApplication,
-            Some(90_002) => Self::UnknownTenant,
-            Some(500_011) => Self::UnknownResource,
-            Some(700_024) => Self::AssertionTime,
-            // Conditional access; 501051 is an assignment that the application demands.
-            Some(53_000..=53_999 | 530_000..=539_999 | 501_051) => Self::Policy,
-            _ => Self::Other,
-        }
+    /// Whether Entra ID may say otherwise within seconds, for a credential that is just being made.
+    pub(crate) fn may_be_about_to_end(&self) -> bool {
+        matches!(self, Self::Refused { reason: NO_FEDERATED_CREDENTIAL, .. })
     }
 }
 
@@ -195,51 +141,12 @@ pub(crate) fn judge(reply: &Reply, attempt: &Attempt<'_>) -> Fault {
     if body.error == "temporarily_unavailable" || matches!(code, Some(90_033 | 90_006)) {
         return Fault::Unavailable { status, retry_after };
     }
-    let cause = Cause::of(code);
-    Fault::Refused { cause, remedy: remedy(cause, attempt), description: description(&body) }
-}
-
-/// What is wrong, and what mends it.
-fn remedy(cause: Cause, attempt: &Attempt<'_>) -> String {
-    let PodIdentity { name, client_id, .. } = attempt.identity;
-    let tenant = attempt.tenant;
-    let subject = attempt.claims.sub.as_deref().unwrap_or("unknown");
-    let issuer = attempt.claims.iss.as_deref().unwrap_or("unknown");
-    match cause {
-        Cause::NoFederatedCredential => format!(
-            "no federated credential of identity {name} (client id {client_id}) matches this pod's \
-             service account; create one with subject {subject} and issuer {issuer}: az identity \
-             federated-credential create"
-        ),
-        Cause::WrongIssuer => format!(
-            "no federated credential of identity {name} (client id {client_id}) has the issuer of \
-             this cluster; set its issuer to {issuer}, exactly so"
-        ),
-        Cause::WrongAudience => format!(
-            "the federated credential of identity {name} (client id {client_id}) has another \
-             audience than the pod's service account token; set it to \
-             api://AzureADTokenExchange, or to the one of your cloud"
-        ),
-        Cause::UnknownApplication => format!(
-            "tenant {tenant} has no application {client_id}; correct spec.clientID of \
-             AzureIdentity {name}, or its tenant"
-        ),
-        Cause::UnknownTenant => format!(
-            "there is no tenant {tenant} at {}; correct the tenant of AzureIdentity {name}",
-            attempt.authority
-        ),
-        Cause::UnknownResource => {
-            "the resource of the request is not known in the tenant; correct `resource`".to_owned()
-        }
-        Cause::AssertionTime => "the pod's service account token is not valid at this time; compare \
-                                 the clocks of node and Entra ID, and see whether the kubelet renews \
-                                 the token"
-            .to_owned(),
-        Cause::Policy => format!(
-            "a policy of the tenant denies identity {name} a token; ask who manages Conditional \
-             Access for workload identities"
-        ),
-        Cause::Other => format!("Entra ID refuses a token to identity {name}"),
+    let cause = Cause::of(code, attempt.identity.source);
+    Fault::Refused {
+        reason: cause.reason,
+        meaning: cause.meaning(attempt),
+        remedy: cause.remedy(attempt),
+        description: description(&body),
     }
 }
 
@@ -278,12 +185,14 @@ fn aadsts(description: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::claims::Claims;
     use crate::testing::identity;
 
     fn judge(status: u16, body: &str) -> Fault {
         let claims = Claims {
             iss: Some("https://issuer.example/".to_owned()),
             sub: Some("system:serviceaccount:web:app".to_owned()),
+            aud: Some("api://AzureADTokenExchange".to_owned()),
             ..Claims::default()
         };
         let identity = identity("web/db", '1');
@@ -323,7 +232,17 @@ mod tests {
             ("invalid_client", 700_024, 400, "AssertionTime", "clocks"),
             ("access_denied", 53_003, 403, "DeniedByPolicy", "Conditional Access"),
             ("invalid_grant", 530_032, 403, "DeniedByPolicy", "web/db"),
-            ("invalid_client", 7_000_215, 400, "Refused", "web/db"),
+            ("invalid_client", 7_002_137, 400, "WrongLetterCase", "exactly so"),
+            ("invalid_client", 7_002_138, 400, "WrongLetterCase", "web:app"),
+            ("invalid_client", 7_000_272, 400, "UnknownIssuerKey", "/openid/v1/jwks"),
+            ("invalid_request", 50_166, 400, "IssuerUnreachable", "from the internet"),
+            ("invalid_client", 700_027, 400, "WrongSignature", "/openid/v1/jwks"),
+            ("invalid_client", 7_000_215, 400, "WrongSecret", "not its id"),
+            ("invalid_client", 7_000_222, 400, "ExpiredSecret", "create a new one"),
+            ("unauthorized_client", 7_000_229, 400, "UnknownApplication", "spec.clientID"),
+            ("unauthorized_client", 7_000_112, 400, "DisabledApplication", "enable it"),
+            ("invalid_scope", 1_002_012, 400, "UnknownResource", "`resource`"),
+            ("unsupported_grant_type", 70_003, 400, "Refused", "/error"),
         ];
         for (error, code, status, reason, part) in cases {
             let fault = judge(400, &refusal(error, code));
@@ -331,7 +250,7 @@ mod tests {
             let message = fault.to_string();
             assert!(message.contains(part), "{message}");
             assert!(
-                message.ends_with(&format!("(AADSTS{code}: What \"Entra\" says)")),
+                message.contains(&format!(" (AADSTS{code}: What \"Entra\" says); ")),
                 "{message}"
             );
             assert_eq!(fault.retry_after(), None);
@@ -373,9 +292,9 @@ mod tests {
     fn no_assertion_comes_back_in_a_message() {
         let body = r#"{"error":"invalid_client","error_description":"AADSTS50027: JWT token 'eyJhbGciOiJSUzI1NiJ9.e30.c2ln' is invalid.\r\nTrace ID: t"}"#;
         let message = judge(400, body).to_string();
-        assert!(message.ends_with("(AADSTS50027: JWT token [redacted] is invalid)"), "{message}");
+        assert!(message.contains("(AADSTS50027: JWT token [redacted] is invalid)"), "{message}");
         let long = format!(r#"{{"error":"e","error_description":"{}"}}"#, "word ".repeat(1000));
         assert!(judge(400, &long).to_string().len() < 800);
-        assert!(judge(400, r#"{"error":"odd"}"#).to_string().ends_with("(odd)"));
+        assert!(judge(400, r#"{"error":"odd"}"#).to_string().contains(" (odd); "));
     }
 }

@@ -10,6 +10,7 @@
 
 mod answer;
 mod cache;
+mod cause;
 mod claims;
 mod config;
 mod fault;

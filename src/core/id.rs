@@ -36,31 +36,46 @@ pub fn is_object_name(text: &str) -> bool {
     is_domain_name(text) && !text.bytes().any(|b| b.is_ascii_uppercase())
 }
 
-/// Whether this is the Azure resource id of a user-assigned managed identity.
+/// What the Azure resource id of a user-assigned managed identity says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdentityResource<'a> {
+    /// The subscription's id.
+    pub subscription: &'a str,
+    /// The resource group.
+    pub resource_group: &'a str,
+    /// The identity.
+    pub name: &'a str,
+}
+
+/// Reads the Azure resource id of a user-assigned managed identity.
 ///
 /// The segments of aad-pod-identity's check (v1.8.17, `pkg/utils/utils.go:22-28`), letter case
 /// ignored as there; anchored, since an id with more around it is none.
 #[must_use]
+pub fn identity_resource(text: &str) -> Option<IdentityResource<'_>> {
+    let segments: Vec<_> = text.split('/').collect();
+    let ["", one, subscription, two, resource_group, three, provider, kind, name] = segments[..]
+    else {
+        return None;
+    };
+    let is = |(segment, name): (&str, &str)| segment.eq_ignore_ascii_case(name);
+    let fixed = [
+        (one, "subscriptions"),
+        (two, "resourcegroups"),
+        (three, "providers"),
+        (provider, "microsoft.managedidentity"),
+        (kind, "userassignedidentities"),
+    ];
+    let is_name =
+        |name: &str| !name.is_empty() && !name.bytes().any(|b| b.is_ascii_control() || b == b'<');
+    (fixed.into_iter().all(is) && [subscription, resource_group, name].into_iter().all(is_name))
+        .then_some(IdentityResource { subscription, resource_group, name })
+}
+
+/// Whether this is the Azure resource id of a user-assigned managed identity.
+#[must_use]
 pub fn is_identity_resource_id(text: &str) -> bool {
-    let mut segments = text.split('/');
-    let fixed = |segment: Option<&str>, name: &str| {
-        segment.is_some_and(|segment| segment.eq_ignore_ascii_case(name))
-    };
-    let named = |segment: Option<&str>| {
-        segment.is_some_and(|segment| {
-            !segment.is_empty() && !segment.bytes().any(|b| b.is_ascii_control() || b == b'<')
-        })
-    };
-    segments.next() == Some("")
-        && fixed(segments.next(), "subscriptions")
-        && named(segments.next())
-        && fixed(segments.next(), "resourcegroups")
-        && named(segments.next())
-        && fixed(segments.next(), "providers")
-        && fixed(segments.next(), "microsoft.managedidentity")
-        && fixed(segments.next(), "userassignedidentities")
-        && named(segments.next())
-        && segments.next().is_none()
+    identity_resource(text).is_some()
 }
 
 #[cfg(test)]
@@ -89,6 +104,10 @@ mod tests {
         let id = "/subscriptions/s/resourcegroups/rg one/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id-1";
         assert!(is_identity_resource_id(id));
         assert!(is_identity_resource_id(&id.to_uppercase()));
+        assert_eq!(
+            identity_resource(id),
+            Some(IdentityResource { subscription: "s", resource_group: "rg one", name: "id-1" })
+        );
         for text in [
             "",
             "demoidentity",

@@ -14,6 +14,7 @@ pub mod advice;
 pub mod authority;
 mod choices;
 pub mod contract;
+pub mod federation;
 mod fields;
 pub mod id;
 pub mod index;

@@ -1,7 +1,6 @@
 //! The containers and volumes that a pod gets.
 
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::choices::Choices;
 use crate::contract::{PodIdentity, Source};
@@ -12,6 +11,7 @@ use crate::names::{
 use crate::resolve::Usable;
 use crate::serve::{Mode, ServeArgs, secrets_dir};
 use crate::settings::{Endpoint, Settings};
+use crate::text::short_hash;
 
 /// Everything that decides how the sidecar of one pod looks.
 pub(crate) struct Sidecar<'a> {
@@ -182,9 +182,7 @@ fn restricted() -> Map<String, Value> {
 
 /// The volume of a Secret. A hash, since a volume's name is shorter than a Secret's may be.
 pub(crate) fn secret_volume(secret: &str) -> String {
-    let hash = Sha256::digest(secret.as_bytes());
-    let first = hash.iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
-    format!("imdslet-secret-{first:08x}")
+    format!("imdslet-secret-{}", short_hash(secret))
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
-//! Strings that stay where they were read.
+//! Strings that stay where they were read, and short names for long ones.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use sha2::{Digest, Sha256};
 
 /// A string of a JSON text, borrowed from it unless it holds an escape.
 ///
@@ -54,4 +55,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 
         deserializer.deserialize_str(Borrowed)
     }
+}
+
+/// The first eight hexadecimal digits of the SHA-256 of `text`.
+pub(crate) fn short_hash(text: &str) -> String {
+    let hash = Sha256::digest(text.as_bytes());
+    let first = hash.iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+    format!("{first:08x}")
 }

@@ -66,14 +66,16 @@ fn matches(
         Audience::One(audience) => std::slice::from_ref(audience),
         Audience::Many(audiences) => audiences,
     };
-    let mut for_audience = of_issuer.iter().filter(|c| c.audiences == presented).peekable();
-    if for_audience.peek().is_none() {
-        return Err(Refusal::Audience(presented.join(", ")));
+    let for_audience: Vec<_> = of_issuer.iter().filter(|c| c.audiences == presented).collect();
+    if for_audience.is_empty() {
+        Err(Refusal::Audience(presented.join(", ")))
+    } else if for_audience.iter().any(|c| c.subject == claims.sub) {
+        Ok(())
+    } else if for_audience.iter().any(|c| c.subject.eq_ignore_ascii_case(&claims.sub)) {
+        Err(Refusal::SubjectCase(claims.sub.clone()))
+    } else {
+        Err(Refusal::Subject(claims.sub.clone()))
     }
-    if !for_audience.any(|c| c.subject == claims.sub) {
-        return Err(Refusal::Subject(claims.sub.clone()));
-    }
-    Ok(())
 }
 
 async fn verify(token: &Unverified<'_, Claims>, config: &Config) -> Result<(), Refusal> {
@@ -173,7 +175,7 @@ mod tests {
                 "the subject in capitals",
                 "sub",
                 json!("system:serviceaccount:web:DB"),
-                Some(700_213),
+                Some(7_002_138),
             ),
             ("more after the subject", "sub", json!(format!("{SUBJECT}x")), Some(700_213)),
             ("the subject is no text", "sub", json!(1), Some(50027)),
@@ -222,7 +224,7 @@ mod tests {
         // An issuer of the same name with a key of its own.
         let stranger = LocalIssuer::generate(ISSUER).unwrap();
         let forged = stranger.sign(&claims(now())).unwrap();
-        assert_eq!(code(&config(), CLIENT, &forged).await, Some(700_027));
+        assert_eq!(code(&config(), CLIENT, &forged).await, Some(7_000_272));
     }
 
     #[tokio::test]

@@ -77,6 +77,12 @@ pub(super) enum Refusal {
     )]
     Subject(String),
     #[error(
+        "No matching federated identity record found for presented assertion subject '{0}'. The \
+         subject matches with case-insensitive comparison, but not with case-sensitive comparison. \
+         {FEDERATION}"
+    )]
+    SubjectCase(String),
+    #[error(
         "The certificate with identifier {kid} used to sign the federated credential could not be \
          found in the metadata of identity provider {issuer}. Please validate that your Identity \
          Provider's metadata exposes the key used to sign the incoming token."
@@ -141,7 +147,8 @@ impl Refusal {
             Self::Issuer(_) => (700_211, "invalid_client", "IssuerMismatch"),
             Self::Audience(_) => (700_212, "invalid_client", "AudienceMismatch"),
             Self::Subject(_) => (700_213, "invalid_client", "SubjectMismatch"),
-            Self::UnknownKey { .. } => (700_027, "invalid_client", "UnknownKey"),
+            Self::SubjectCase(_) => (7_002_138, "invalid_client", "SubjectCaseMismatch"),
+            Self::UnknownKey { .. } => (7_000_272, "invalid_client", "UnknownKey"),
             Self::Signature => (700_027, "invalid_client", "WrongSignature"),
             Self::NotInTime { .. } => (700_024, "invalid_client", "NotInTime"),
             Self::KeysUnavailable { .. } => (50166, "invalid_request", "KeysUnavailable"),
@@ -241,8 +248,9 @@ mod tests {
             (Refusal::Issuer(text()), 700_211, "invalid_client", 401),
             (Refusal::Audience(text()), 700_212, "invalid_client", 401),
             (Refusal::Subject(text()), 700_213, "invalid_client", 401),
+            (Refusal::SubjectCase(text()), 7_002_138, "invalid_client", 401),
             (Refusal::Signature, 700_027, "invalid_client", 401),
-            (Refusal::UnknownKey { kid: text(), issuer: text() }, 700_027, "invalid_client", 401),
+            (Refusal::UnknownKey { kid: text(), issuer: text() }, 7_000_272, "invalid_client", 401),
             (
                 Refusal::NotInTime { now: text(), from: text(), until: text() },
                 700_024,

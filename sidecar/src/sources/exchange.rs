@@ -14,9 +14,10 @@ use azure_identity::{
 use imdslet_core::contract::PodIdentity;
 use tokio::time::timeout;
 
+use crate::cause::Attempt;
 use crate::claims::Claims;
 use crate::config::FETCH_DEADLINE;
-use crate::fault::{Attempt, Fault, judge};
+use crate::fault::{Fault, judge};
 use crate::resource::Resource;
 use crate::secret::Secret;
 use crate::source::Received;

@@ -1,10 +1,11 @@
 use std::fs;
 use std::sync::Mutex;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use imdslet_core::names::TOKEN_FILE;
+use tokio::time::Instant;
 
 use super::*;
 use crate::config::FETCH_DEADLINE;
@@ -132,7 +133,7 @@ async fn nothing_is_sent_for_what_cannot_be_right() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn refusals_name_the_service_account_and_never_its_token() {
     // {"iss":"https://issuer.example/","sub":"system:serviceaccount:web:app"}
     let token = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwczovL2lzc3Vlci5leGFtcGxlLyIsInN1YiI6InN5c3RlbTpzZXJ2aWNlYWNjb3VudDp3ZWI6YXBwIn0.c2ln";
@@ -145,10 +146,72 @@ async fn refusals_name_the_service_account_and_never_its_token() {
     assert_eq!(fault.reason(), "NoFederatedCredential");
     let message = fault.to_string();
     assert!(
-        message
-            .contains("subject system:serviceaccount:web:app and issuer https://issuer.example/")
+        message.ends_with(
+            "; create it with AUDIENCE filled in: az identity federated-credential create \
+             --name imdslet-web-app-6bac724e --identity-name id-1 --resource-group 'rg one' \
+             --subscription s --issuer https://issuer.example/ \
+             --subject system:serviceaccount:web:app --audiences AUDIENCE"
+        ),
+        "{message}"
     );
     assert!(!message.contains("eyJ"), "{message}");
+}
+
+/// Entra ID that takes `delay` for each answer: `refusals` with an AADSTS code, then a token.
+struct Slow {
+    delay: Duration,
+    refusals: Mutex<Vec<u32>>,
+    began: Instant,
+    /// After how many milliseconds each request came.
+    asked: Mutex<Vec<u128>>,
+}
+
+#[async_trait]
+impl Post for Slow {
+    async fn post(&self, _: http::Request<Full<Bytes>>) -> Result<Reply, String> {
+        self.asked.lock().unwrap().push(self.began.elapsed().as_millis());
+        tokio::time::sleep(self.delay).await;
+        let refusal = self.refusals.lock().unwrap().pop();
+        let (status, body) = match refusal {
+            Some(code) => (401, format!(r#"{{"error":"e","error_codes":[{code}]}}"#)),
+            None => (200, TOKEN.to_owned()),
+        };
+        Ok(Reply { status, retry_after: None, body: body.into() })
+    }
+}
+
+/// Only a federated credential that is not there yet is waited for, and only until the deadline.
+#[tokio::test(start_paused = true)]
+async fn when_entra_id_is_asked_again() {
+    type Case = (u64, Vec<u32>, &'static [u128], &'static str, u128);
+    let never = vec![700_213; 9];
+    let cases: [Case; 10] = [
+        (0, vec![], &[0], "token", 0),
+        (0, vec![700_213], &[0, 1000], "token", 1000),
+        (0, vec![70_021, 70_025], &[0, 1000, 3000], "token", 3000),
+        (0, never.clone(), &[0, 1000, 3000, 7000], "NoFederatedCredential", 7000),
+        (500, never.clone(), &[0, 1500, 4000], "NoFederatedCredential", 4500),
+        (2000, never.clone(), &[0, 3000, 7000], "NoFederatedCredential", 9000),
+        (5000, never, &[0, 6000], "NoFederatedCredential", 9000),
+        (10_000, vec![], &[0], "Deadline", 9000),
+        (0, vec![700_211, 700_213], &[0, 1000], "WrongIssuer", 1000),
+        (0, vec![7_000_272], &[0], "UnknownIssuerKey", 0),
+    ];
+    for (delay, refusals, asked, outcome, ended) in cases {
+        let name = format!("{delay} ms, {refusals:?}");
+        let slow = Arc::new(Slow {
+            delay: Duration::from_millis(delay),
+            refusals: Mutex::new(refusals),
+            began: Instant::now(),
+            asked: Mutex::default(),
+        });
+        let (entra, _dir) = entra(&reply(200, TOKEN), Some("a.s.a"));
+        let entra = Sources { https: Arc::<Slow>::clone(&slow), ..entra };
+        let fetched = entra.fetch(&identity("web/db", '1'), &vault()).await;
+        let got = fetched.map_or_else(|fault| fault.reason(), |_| "token");
+        assert_eq!((got, slow.began.elapsed().as_millis()), (outcome, ended), "{name}");
+        assert_eq!(*slow.asked.lock().unwrap(), asked, "{name}");
+    }
 }
 
 #[tokio::test]
@@ -197,7 +260,7 @@ async fn a_silent_authority_is_given_up() {
 
     let (entra, dir) = entra(&reply(200, TOKEN), Some("a.s.a"));
     let entra = Sources { https: Arc::new(Silence), ..entra };
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     let fault = entra.fetch(&identity("web/db", '1'), &vault()).await.unwrap_err();
     assert_eq!((fault.reason(), began.elapsed()), ("Deadline", FETCH_DEADLINE));
     drop(dir);

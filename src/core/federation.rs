@@ -1,0 +1,201 @@
+//! What must exist in Azure for a service account to be an identity, and the command that makes it.
+
+use std::fmt;
+
+use crate::id::{IdentityResource, identity_resource};
+use crate::text::short_hash;
+
+/// The longest name that Azure takes for a federated credential.
+const LONGEST_NAME: usize = 120;
+
+/// A federated credential that is not there, as far as it is known what it must say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MissingCredential<'a> {
+    /// Resource id of the user-assigned managed identity.
+    pub resource_id: Option<&'a str>,
+    /// The `iss` of the service account token.
+    pub issuer: Option<&'a str>,
+    /// The `sub` of the service account token.
+    pub subject: Option<&'a str>,
+    /// The `aud` of the service account token.
+    pub audience: Option<&'a str>,
+}
+
+/// The name of the credential for `subject` of `issuer`: the same for every run and every program,
+/// and another one for every other pair, since creating a credential replaces one of its name.
+///
+/// Azure takes 3 to 120 letters, digits, `-` and `_`, the first one no sign. Source: the Azure
+/// documentation, "Important considerations and restrictions for federated identity credentials".
+///
+/// ```
+/// use imdslet_core::federation::credential_name;
+/// let name = credential_name("https://issuer.example/", "system:serviceaccount:web:app");
+/// assert_eq!(name, "imdslet-web-app-6bac724e");
+/// ```
+#[must_use]
+pub fn credential_name(issuer: &str, subject: &str) -> String {
+    let who = subject.strip_prefix("system:serviceaccount:").unwrap_or(subject);
+    let readable: String = format!("imdslet-{who}")
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' })
+        .collect();
+    let hash = short_hash(&format!("{issuer}\n{subject}"));
+    // All of it is ASCII by now.
+    let longest = LONGEST_NAME - hash.len() - 1;
+    format!("{}-{hash}", readable.get(..longest).unwrap_or(&readable))
+}
+
+impl MissingCredential<'_> {
+    /// What stands in the command in capitals, for a person to fill in.
+    #[must_use]
+    pub fn to_fill_in(&self) -> Vec<&'static str> {
+        let identity = ["IDENTITY", "GROUP", "SUBSCRIPTION"];
+        let resource = self.resource_id.and_then(identity_resource);
+        let of_identity = identity.into_iter().filter(|_| resource.is_none());
+        let others =
+            [(self.issuer, "ISSUER"), (self.subject, "SUBJECT"), (self.audience, "AUDIENCE")];
+        let of_token = others.into_iter().filter(|(value, _)| value.is_none());
+        of_identity.chain(of_token.map(|(_, word)| word)).collect()
+    }
+}
+
+/// The command of the Azure CLI that creates the credential. Values are quoted for a POSIX shell:
+/// they come from a token and from an annotation, and people paste the line.
+impl fmt::Display for MissingCredential<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let issuer = self.issuer.unwrap_or("ISSUER");
+        let subject = self.subject.unwrap_or("SUBJECT");
+        let IdentityResource { subscription, resource_group, name } =
+            self.resource_id.and_then(identity_resource).unwrap_or(IdentityResource {
+                subscription: "SUBSCRIPTION",
+                resource_group: "GROUP",
+                name: "IDENTITY",
+            });
+        f.write_str("az identity federated-credential create")?;
+        for (option, value) in [
+            ("name", credential_name(issuer, subject).as_str()),
+            ("identity-name", name),
+            ("resource-group", resource_group),
+            ("subscription", subscription),
+            ("issuer", issuer),
+            ("subject", subject),
+            ("audiences", self.audience.unwrap_or("AUDIENCE")),
+        ] {
+            write!(f, " --{option} {}", Quoted(value))?;
+        }
+        Ok(())
+    }
+}
+
+/// A word of a POSIX shell.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:@%+=,".contains(&b);
+        // A word that begins with a hyphen would be an option.
+        if !self.0.is_empty() && !self.0.starts_with('-') && self.0.bytes().all(plain) {
+            return f.write_str(self.0);
+        }
+        // A line that is pasted must be one line, and must not steer the terminal.
+        let one_line: String =
+            self.0.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        write!(f, "'{}'", one_line.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/rg/\
+        providers/Microsoft.ManagedIdentity/userAssignedIdentities/app";
+
+    fn credential() -> MissingCredential<'static> {
+        MissingCredential {
+            resource_id: Some(ID),
+            issuer: Some("https://issuer.example/"),
+            subject: Some("system:serviceaccount:web:app"),
+            audience: Some("api://AzureADTokenExchange"),
+        }
+    }
+
+    #[test]
+    fn the_command_is_whole_and_can_be_pasted() {
+        assert_eq!(
+            credential().to_string(),
+            "az identity federated-credential create --name imdslet-web-app-6bac724e \
+             --identity-name app --resource-group rg \
+             --subscription 00000000-1111-2222-3333-444444444444 \
+             --issuer https://issuer.example/ --subject system:serviceaccount:web:app \
+             --audiences api://AzureADTokenExchange"
+        );
+        assert!(credential().to_fill_in().is_empty());
+    }
+
+    #[test]
+    fn what_is_not_known_is_to_be_filled_in() {
+        for resource_id in [None, Some("demoidentity")] {
+            let credential = MissingCredential { resource_id, ..credential() };
+            assert_eq!(credential.to_fill_in(), ["IDENTITY", "GROUP", "SUBSCRIPTION"]);
+            let command = credential.to_string();
+            assert!(
+                command.contains(
+                    "--identity-name IDENTITY --resource-group GROUP --subscription SUBSCRIPTION "
+                ),
+                "{command}"
+            );
+        }
+        let nothing =
+            MissingCredential { issuer: None, subject: None, audience: None, ..credential() };
+        assert_eq!(nothing.to_fill_in(), ["ISSUER", "SUBJECT", "AUDIENCE"]);
+        let command = nothing.to_string();
+        assert!(
+            command.ends_with("--issuer ISSUER --subject SUBJECT --audiences AUDIENCE"),
+            "{command}"
+        );
+    }
+
+    #[test]
+    fn no_value_gets_out_of_its_word() {
+        for (value, quoted) in [
+            ("rg one", "'rg one'"),
+            ("$(reboot)", "'$(reboot)'"),
+            ("a'; reboot; '", r"'a'\''; reboot; '\'''"),
+            ("`reboot`", "'`reboot`'"),
+            ("a\nreboot", "'a?reboot'"),
+            ("--debug", "'--debug'"),
+            ("", "''"),
+            ("(a)_b.c-d", "'(a)_b.c-d'"),
+        ] {
+            assert_eq!(Quoted(value).to_string(), quoted);
+        }
+    }
+
+    #[test]
+    fn a_name_is_what_azure_takes_and_nobody_elses() {
+        let long = format!("system:serviceaccount:{}:{}", "n".repeat(63), "a.b".repeat(84));
+        let pairs = [
+            ("https://i.example", "system:serviceaccount:web:app"),
+            ("https://i.example/", "system:serviceaccount:web:app"),
+            ("https://i.example/", "system:serviceaccount:web:app.v1"),
+            ("https://i.example/", "system:serviceaccount:web:app-v1"),
+            ("https://i.example/", "system:serviceaccount:web-app:v1"),
+            ("https://i.example/", &long),
+            ("https://i.example/", "repo:org/näme"),
+            ("", ""),
+        ];
+        let mut names: Vec<_> =
+            pairs.map(|(issuer, subject)| credential_name(issuer, subject)).to_vec();
+        for name in &names {
+            assert!((3..=120).contains(&name.len()), "{name}");
+            assert!(
+                name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'),
+                "{name}"
+            );
+        }
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), pairs.len());
+    }
+}
