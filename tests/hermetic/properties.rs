@@ -65,7 +65,12 @@ proptest! {
         collect_unknown(&pod, &mut unknown);
         let mut survived = Vec::new();
         collect_unknown(&after, &mut survived);
-        prop_assert_eq!(unknown, survived);
+        // A container may get a copy: the header value that a sidecar of its own already has.
+        for one in &unknown {
+            let at = survived.iter().position(|other| other == one);
+            prop_assert!(at.is_some(), "{} is gone", one);
+            at.map(|at| survived.swap_remove(at));
+        }
     }
 
     #[test]
