@@ -60,6 +60,48 @@ impl Index {
         }
     }
 
+    /// How many objects there are of `kind`.
+    #[must_use]
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::AzureIdentity => self.identities.len(),
+            Kind::AzureIdentityBinding => self.bindings.len(),
+            Kind::AzurePodIdentityException => self.exceptions.len(),
+            Kind::Namespace => self.namespaces.len(),
+            Kind::LimitRange => self.limits.len(),
+        }
+    }
+
+    /// Those objects of `kind`, a custom resource, that are not among `others`.
+    pub(crate) fn without(
+        &self,
+        kind: Kind,
+        others: &BTreeSet<&ObjectName>,
+    ) -> BTreeSet<ObjectName> {
+        fn missing<T>(
+            map: &BTreeMap<ObjectName, T>,
+            others: &BTreeSet<&ObjectName>,
+        ) -> BTreeSet<ObjectName> {
+            map.keys().filter(|name| !others.contains(name)).cloned().collect()
+        }
+        match kind {
+            Kind::AzureIdentity => missing(&self.identities, others),
+            Kind::AzureIdentityBinding => missing(&self.bindings, others),
+            Kind::AzurePodIdentityException => missing(&self.exceptions, others),
+            Kind::Namespace | Kind::LimitRange => BTreeSet::new(),
+        }
+    }
+
+    /// Whether there is this object of `kind`, a custom resource.
+    pub(crate) fn has(&self, kind: Kind, name: &ObjectName) -> bool {
+        match kind {
+            Kind::AzureIdentity => self.identities.contains_key(name),
+            Kind::AzureIdentityBinding => self.bindings.contains_key(name),
+            Kind::AzurePodIdentityException => self.exceptions.contains_key(name),
+            Kind::Namespace | Kind::LimitRange => false,
+        }
+    }
+
     fn insert(&mut self, object: Object) {
         match object {
             Object::Identity(name, identity) => {

@@ -84,12 +84,15 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// The reason of what only a new pod can mend.
+    pub const RECREATE: &'static str = "RecreateToInject";
+
     /// The reason of the Event.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
             Self::StillUnbound(_) => "StillUnbound",
-            Self::RecreateToInject { .. } => "RecreateToInject",
+            Self::RecreateToInject { .. } => Self::RECREATE,
         }
     }
 }

@@ -45,6 +45,9 @@ pub const IDENTITIES: &str = "imdslet.dev/identities";
 /// Written by us on the pod: the format number that the pod's sidecar understands.
 pub const VERSION: &str = "imdslet.dev/version";
 
+/// On the CRD of a kind: objects of it that are missing are meant to be gone, see [`crate::hold`].
+pub const LET_GO: &str = "imdslet.dev/let-go";
+
 /// The port of the token endpoint where nothing else is said. It was NMI's.
 pub const DEFAULT_PORT: u16 = 2579;
 

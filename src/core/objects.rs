@@ -220,6 +220,15 @@ impl Object {
 }
 
 impl Kind {
+    /// Each of them.
+    pub const ALL: [Self; 5] = [
+        Self::AzureIdentity,
+        Self::AzureIdentityBinding,
+        Self::AzurePodIdentityException,
+        Self::Namespace,
+        Self::LimitRange,
+    ];
+
     fn of(group: &str, kind: &str) -> Option<Self> {
         match (group, kind) {
             (GROUP, "AzureIdentity") => Some(Self::AzureIdentity),
@@ -230,17 +239,36 @@ impl Kind {
             _ => None,
         }
     }
-}
 
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// As `kind` says it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
             Self::AzureIdentity => "AzureIdentity",
             Self::AzureIdentityBinding => "AzureIdentityBinding",
             Self::AzurePodIdentityException => "AzurePodIdentityException",
             Self::Namespace => "Namespace",
             Self::LimitRange => "LimitRange",
-        })
+        }
+    }
+
+    /// The name of its CRD, if it is a custom resource.
+    #[must_use]
+    pub fn definition(self) -> Option<&'static str> {
+        match self {
+            Self::AzureIdentity => Some("azureidentities.aadpodidentity.k8s.io"),
+            Self::AzureIdentityBinding => Some("azureidentitybindings.aadpodidentity.k8s.io"),
+            Self::AzurePodIdentityException => {
+                Some("azurepodidentityexceptions.aadpodidentity.k8s.io")
+            }
+            Self::Namespace | Self::LimitRange => None,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

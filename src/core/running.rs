@@ -81,9 +81,6 @@ impl RunningPod {
         if pod.annotation("kubernetes.io/config.mirror").is_some() {
             return Err(LeaveAlone::MirrorPod);
         }
-        // A container of that name that is not ours is as good as none.
-        let own = own_sidecar(&pod).ok().flatten();
-        let (list, _, sidecar) = own.ok_or(LeaveAlone::NoSidecar)?;
         let rest: Rest = serde_json::from_str(json).map_err(|error| {
             LeaveAlone::Unreadable(Unreadable { path: ".".to_owned(), cause: error.to_string() })
         })?;
@@ -93,6 +90,9 @@ impl RunningPod {
         if rest.metadata.deletion_timestamp.is_some() {
             return Err(LeaveAlone::BeingDeleted);
         }
+        // A container of that name that is not ours is as good as none.
+        let own = own_sidecar(&pod).ok().flatten();
+        let (list, _, sidecar) = own.ok_or(LeaveAlone::NoSidecar)?;
         let version = pod.annotation(VERSION);
         if version != Some(FORMAT.to_string().as_str()) {
             return Err(LeaveAlone::Version(version.map(str::to_owned)));

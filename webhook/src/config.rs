@@ -28,6 +28,9 @@ pub const BODY_DEADLINE: Duration = Duration::from_secs(4);
 /// A page of a list comes by then, or is asked for again.
 pub const LIST_DEADLINE: Duration = Duration::from_mins(1);
 
+/// The API server says by then what a CRD is like, or the watch that needs to know begins anew.
+pub const DEFINITION_DEADLINE: Duration = Duration::from_secs(5);
+
 /// A watch has begun by then, or is asked for again.
 pub const WATCH_START_DEADLINE: Duration = Duration::from_secs(30);
 

@@ -1,20 +1,28 @@
 //! How the index comes to be: a stream of events in, snapshots out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use imdslet_core::hold::{Holding, Trust, explain};
 use imdslet_core::index::{Change, Index};
 use imdslet_core::objects::{Kind, NotAnObject, Object};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
+use crate::metrics::Metrics;
+use crate::readiness::Readiness;
+
 /// What a source of objects says.
 #[derive(Debug)]
 pub enum Event {
-    /// An object was created, changed or deleted.
-    Change(Change),
-    /// All objects of a kind were listed; what is not among them is gone.
-    Relisted(Kind, Vec<Object>),
+    /// An object was created, changed or deleted, and whether a deletion can be meant.
+    Change(Change, Trust),
+    /// All objects of a kind were listed, and whether what is not among them can be meant to be
+    /// gone.
+    Relisted(Kind, Vec<Object>, Trust),
+    /// What is held of a kind is meant to be gone.
+    LetGo(Kind),
     /// Every object that exists has been told.
     Synced,
 }
@@ -29,6 +37,82 @@ pub struct Published {
     pub snapshot: Snapshot,
     /// Changes with every snapshot; the value is how many there were.
     pub changes: watch::Receiver<u64>,
+    /// What is held.
+    pub held: watch::Receiver<Held>,
+}
+
+/// The kinds whose objects stay in force although the cluster has them no more, each with what a
+/// person should know.
+pub type Held = BTreeMap<Kind, String>;
+
+/// Where [`publish`] tells what it has made of the events.
+pub struct Outlet {
+    snapshot: Snapshot,
+    changes: watch::Sender<u64>,
+    held: watch::Sender<Held>,
+    metrics: Metrics,
+    readiness: Readiness,
+}
+
+impl Outlet {
+    /// An outlet, and what it publishes.
+    #[must_use]
+    pub fn new(metrics: Metrics, readiness: Readiness) -> (Self, Published) {
+        let snapshot = Snapshot::default();
+        let (changes, held) = (watch::Sender::new(0), watch::Sender::new(Held::new()));
+        let published = Published {
+            snapshot: snapshot.clone(),
+            changes: changes.subscribe(),
+            held: held.subscribe(),
+        };
+        (Self { snapshot, changes, held, metrics, readiness }, published)
+    }
+
+    fn publish(&self, holding: &Holding) {
+        self.snapshot.store(Some(Arc::new(holding.index().clone())));
+        let counts: BTreeMap<_, _> = holding.held().collect();
+        for kind in Kind::ALL {
+            let is_held = counts.contains_key(&kind);
+            self.metrics.published(kind.name(), holding.index().count(kind), is_held);
+        }
+        // Before the change is told: who wakes up for it finds both.
+        self.held.send_if_modified(|held| self.tell(held, &counts));
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Says what is held now and was not, and what is not any more. True if there is news.
+    fn tell(&self, held: &mut Held, counts: &BTreeMap<Kind, usize>) -> bool {
+        let now: Held =
+            counts.iter().map(|(kind, count)| (*kind, explain(*kind, *count))).collect();
+        if *held == now {
+            return false;
+        }
+        for (kind, text) in &now {
+            self.readiness.set(held_part(*kind), false, text);
+            if !held.contains_key(kind) {
+                tracing::error!(%kind, note = text, reason = HELD, "kind held");
+            }
+        }
+        for kind in held.keys().filter(|kind| !now.contains_key(kind)) {
+            self.readiness.clear(held_part(*kind));
+            tracing::info!(%kind, reason = "Recovered", "nothing of this kind is held any more");
+        }
+        *held = now;
+        true
+    }
+}
+
+/// The reason of a kind that is held, in the log and as an Event.
+pub const HELD: &str = "SnapshotHeld";
+
+/// The part of the program that [`Readiness`] shows. Beside the kind's own, which tells of its
+/// watch.
+fn held_part(kind: Kind) -> &'static str {
+    match kind {
+        Kind::AzureIdentity => "AzureIdentity held",
+        Kind::AzureIdentityBinding => "AzureIdentityBinding held",
+        _ => "AzurePodIdentityException held",
+    }
 }
 
 /// Why manifests cannot be a source of objects.
@@ -65,7 +149,8 @@ pub fn events_of(manifests: &str) -> Result<Vec<Event>, ManifestError> {
     for (at, item) in items.iter().enumerate() {
         let object =
             Object::read(item, "default").map_err(|cause| ManifestError::Item { at, cause })?;
-        events.extend(object.map(|object| Event::Change(Change::Applied(Box::new(object)))));
+        let change = object.map(|object| Change::Applied(Box::new(object)));
+        events.extend(change.map(|change| Event::Change(change, Trust::Plain)));
     }
     events.push(Event::Synced);
     Ok(events)
@@ -75,12 +160,8 @@ pub fn events_of(manifests: &str) -> Result<Vec<Event>, ManifestError> {
 const BURST: usize = 1024;
 
 /// Takes events in until their source ends, and publishes a snapshot after each burst of them.
-pub async fn publish(
-    mut events: mpsc::Receiver<Event>,
-    snapshot: Snapshot,
-    changes: watch::Sender<u64>,
-) {
-    let mut index = Index::default();
+pub async fn publish(mut events: mpsc::Receiver<Event>, outlet: Outlet) {
+    let mut holding = Holding::default();
     let mut is_synced = false;
     while let Some(first) = events.recv().await {
         // A clone of the index shares the objects but copies the maps, so it is made once for all
@@ -91,23 +172,23 @@ pub async fn publish(
         while let Some(event) = next {
             match event {
                 Event::Synced => is_synced = true,
-                Event::Relisted(kind, objects) => {
+                Event::Relisted(kind, objects, trust) => {
                     objects.iter().for_each(report);
-                    index.replace(kind, objects);
+                    holding.relist(kind, objects, trust);
                 }
-                Event::Change(change) => {
+                Event::Change(change, trust) => {
                     if let Change::Applied(object) = &change {
                         report(object);
                     }
-                    index.apply(change);
+                    holding.apply(change, trust);
                 }
+                Event::LetGo(kind) => holding.let_go(kind),
             }
             room -= 1;
             next = if room > 0 { events.try_recv().ok() } else { None };
         }
         if is_synced {
-            snapshot.store(Some(Arc::new(index.clone())));
-            changes.send_modify(|count| *count += 1);
+            outlet.publish(&holding);
         }
     }
 }
@@ -122,6 +203,8 @@ fn report(object: &Object) {
 
 #[cfg(test)]
 mod tests {
+    use imdslet_core::objects::ObjectName;
+
     use super::*;
 
     fn events(json: &str) -> Result<usize, String> {
@@ -147,12 +230,13 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_published_before_all_is_told() {
         let (sender, receiver) = mpsc::channel(8);
-        let snapshot = Snapshot::default();
+        let (outlet, published) = Outlet::new(Metrics::default(), Readiness::default());
+        let snapshot = published.snapshot;
         let object =
             r#"{"items":[{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a"}}]}"#;
         let mut told = events_of(object).unwrap().into_iter();
         sender.send(told.next().unwrap()).await.unwrap();
-        let publishing = publish(receiver, snapshot.clone(), watch::Sender::new(0));
+        let publishing = publish(receiver, outlet);
         tokio::pin!(publishing);
         tokio::select! {
             biased;
@@ -173,8 +257,47 @@ mod tests {
             sender.send(Event::Synced).await.unwrap();
         }
         drop(sender);
-        let (changes, seen) = watch::channel(0);
-        publish(receiver, Snapshot::default(), changes).await;
-        assert_eq!(*seen.borrow(), 2);
+        let (outlet, published) = Outlet::new(Metrics::default(), Readiness::default());
+        publish(receiver, outlet).await;
+        assert_eq!(*published.changes.borrow(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_shown_to_everybody_who_may_ask_and_ends_when_it_is_back() {
+        let binding = r#"{"items":[{"apiVersion":"aadpodidentity.k8s.io/v1","kind":
+            "AzureIdentityBinding","metadata":{"name":"b","namespace":"web"},
+            "spec":{"azureIdentity":"i","selector":"db"}}]}"#;
+        let gone = || {
+            Event::Change(
+                Change::Deleted(Kind::AzureIdentityBinding, ObjectName::new("web", "b")),
+                Trust::Doubted,
+            )
+        };
+        let metrics = Metrics::default();
+        let readiness = Readiness::default();
+        let number = r#"imdslet_snapshot_held{kind="AzureIdentityBinding"} "#;
+        for (is_back, held) in [(false, 1), (true, 0)] {
+            let (outlet, published) = Outlet::new(metrics.clone(), readiness.clone());
+            let (sender, receiver) = mpsc::channel(8);
+            let mut told = events_of(binding).unwrap();
+            told.push(gone());
+            if is_back {
+                told.extend(events_of(binding).unwrap());
+            }
+            for event in told {
+                sender.send(event).await.unwrap();
+            }
+            drop(sender);
+            publish(receiver, outlet).await;
+            let index = published.snapshot.load_full().unwrap();
+            assert_eq!(index.count(Kind::AzureIdentityBinding), 1, "nothing is taken back");
+            assert_eq!(published.held.borrow().len(), held);
+            assert!(metrics.render().contains(&format!("{number}{held}")), "{}", metrics.render());
+            let (is_ready, report) = readiness.report();
+            assert!(is_ready, "{report}");
+            // In the second round it was never held at the end of a burst, so nothing was cleared.
+            assert!(report.contains("warning: AzureIdentityBinding held, for"), "{report}");
+            assert!(report.contains("imdslet.dev/let-go=true"), "{report}");
+        }
     }
 }

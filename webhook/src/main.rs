@@ -18,7 +18,7 @@ use imdslet_webhook::config::{
     WATCH_SLACK,
 };
 use imdslet_webhook::controller::{self, Controller};
-use imdslet_webhook::feed::{self, Event, Published, Snapshot};
+use imdslet_webhook::feed::{self, Event, Outlet, Published};
 use imdslet_webhook::metrics::Metrics;
 use imdslet_webhook::problem::{Ask, Problem};
 use imdslet_webhook::readiness::Readiness;
@@ -28,7 +28,7 @@ use kube::Client;
 use kube::runtime::watcher::DefaultBackoff;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
@@ -150,17 +150,17 @@ struct Program {
 impl Program {
     fn new() -> Self {
         let (events, receiver) = mpsc::channel(EVENTS);
-        let (sender, changes) = watch::channel(0);
-        let published = Published { snapshot: Snapshot::default(), changes };
+        let (readiness, metrics) = (Readiness::default(), Metrics::default());
+        let (outlet, published) = Outlet::new(metrics.clone(), readiness.clone());
         let mut tasks = JoinSet::new();
-        let publishing = feed::publish(receiver, published.snapshot.clone(), sender);
+        let publishing = feed::publish(receiver, outlet);
         tasks.spawn(async {
             publishing.await;
             "the index"
         });
         Self {
-            readiness: Readiness::default(),
-            metrics: Metrics::default(),
+            readiness,
+            metrics,
             published,
             events,
             shutdown: CancellationToken::new(),
@@ -204,7 +204,7 @@ impl Program {
         cluster.read_timeout = Some(WATCH_LIFE + WATCH_SLACK);
         let client = Client::try_from(cluster).context("cannot make a client for the cluster")?;
         self.serve_health(config.health_listen).await?;
-        objects::start(&client, &self.events, &self.readiness, &mut self.tasks);
+        objects::start(&client, &self.events, (&self.readiness, &self.metrics), &mut self.tasks);
         let shutdown = self.shutdown.clone();
         let readiness = self.readiness.clone();
         match config.role {
@@ -243,7 +243,7 @@ impl Program {
                 });
             }
             Role::Controller => {
-                let published = self.published.clone();
+                let (published, metrics) = (self.published.clone(), self.metrics.clone());
                 self.servers.spawn(async move {
                     let ready = settings(&config, &client, &readiness);
                     let Some(settings) = shutdown.run_until_cancelled(ready).await else {
@@ -251,7 +251,8 @@ impl Program {
                     };
                     let settings = Arc::new(settings?);
                     let Config { replica, namespace, .. } = config;
-                    let controller = Controller { client, published, settings, replica, namespace };
+                    let controller =
+                        Controller { client, published, settings, metrics, replica, namespace };
                     controller::run(controller, shutdown).await.context("the controller")?;
                     Ok("the controller")
                 });

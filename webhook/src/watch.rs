@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
+use imdslet_core::hold::{Definition, Trust};
 use imdslet_core::index::Change;
 use imdslet_core::names::GROUP;
 use imdslet_core::objects::{Kind, Object};
@@ -25,8 +26,14 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::config::{LIST_DEADLINE, STALE_AFTER, WATCH_LIFE, WATCH_SLACK, WATCH_START_DEADLINE};
 use crate::feed::Event;
+use crate::metrics::Metrics;
 use crate::problem::{Ask, Problem};
 use crate::readiness::Readiness;
+
+mod definition;
+
+/// Changes that are taken together, if so many are there.
+const TOGETHER: usize = 256;
 
 /// Objects a page. What a page holds is in memory at once before it is made small.
 const PAGE: u32 = 250;
@@ -74,7 +81,7 @@ const fn source(
 pub fn start(
     client: &Client,
     events: &mpsc::Sender<Event>,
-    readiness: &Readiness,
+    (readiness, metrics): (&Readiness, &Metrics),
     tasks: &mut JoinSet<&'static str>,
 ) {
     let unlisted = Arc::new(AtomicUsize::new(SOURCES.len()));
@@ -85,7 +92,9 @@ pub fn start(
             client: client.clone(),
             events: events.clone(),
             readiness: readiness.clone(),
+            metrics: metrics.clone(),
             unlisted: unlisted.clone(),
+            definition: None,
             is_listed: false,
             is_told_stale: false,
         };
@@ -99,8 +108,11 @@ struct Follower {
     client: Client,
     events: mpsc::Sender<Event>,
     readiness: Readiness,
+    metrics: Metrics,
     /// How many kinds have not been listed yet.
     unlisted: Arc<AtomicUsize>,
+    /// The uid of the CRD that the last list was of.
+    definition: Option<String>,
     is_listed: bool,
     is_told_stale: bool,
 }
@@ -153,10 +165,17 @@ impl Follower {
     /// Lists if there is no version to go on from, then watches until the watch ends.
     async fn follow(&mut self, version: &mut Option<String>) -> Result<(), Pause> {
         let from = if let Some(version) = version {
+            self.metrics.watch_restarted(self.source.name);
+            if self.trust().await?.0 == Trust::Confirmed {
+                self.events.send(Event::LetGo(self.source.kind)).await?;
+            }
             version
         } else {
             let (objects, listed) = self.list().await?;
-            self.events.send(Event::Relisted(self.source.kind, objects)).await?;
+            // After the list: what it lacks because the CRD is going, the CRD admits by then.
+            let (trust, definition) = self.trust().await?;
+            self.events.send(Event::Relisted(self.source.kind, objects, trust)).await?;
+            self.definition = definition.or(self.definition.take());
             self.works();
             self.listed().await?;
             version.insert(listed)
@@ -173,31 +192,69 @@ impl Follower {
         self.works();
         // The API server ends the watch; the bound is for a connection that has died in silence.
         let end = Instant::now() + WATCH_LIFE + WATCH_SLACK;
-        let mut changes = std::pin::pin!(changes);
-        while let Ok(Some(change)) = timeout_at(end, changes.next()).await {
-            let change = change.map_err(|error| Problem::of(ask, &error))?;
-            let (sent, is_deleted) = match change {
-                WatchEvent::Added(sent) | WatchEvent::Modified(sent) => (sent, false),
-                WatchEvent::Deleted(sent) => (sent, true),
-                WatchEvent::Bookmark(bookmark) => {
-                    *from = bookmark.metadata.resource_version;
-                    continue;
-                }
-                WatchEvent::Error(status) => return Err(Problem::of_status(ask, &status).into()),
+        // Together, since a deletion has to be asked about, and one question is enough for many.
+        let mut changes = std::pin::pin!(changes.ready_chunks(TOGETHER));
+        while let Ok(Some(changes)) = timeout_at(end, changes.next()).await {
+            self.metrics.heard(self.source.name);
+            let is_deletion = |change: &_| matches!(change, Ok(WatchEvent::Deleted(_)));
+            let trust = if changes.iter().any(is_deletion) {
+                // If there is no answer, the watch begins anew from before these changes.
+                self.trust().await?.0
+            } else {
+                Trust::Plain
             };
-            let reached = sent.metadata.resource_version.clone();
-            if let Some(object) = self.read(sent) {
-                let change = if is_deleted {
-                    let (kind, name) = object.id();
-                    Change::Deleted(kind, name.clone())
-                } else {
-                    Change::Applied(Box::new(object))
-                };
-                self.events.send(Event::Change(change)).await?;
+            for change in changes {
+                let change = change.map_err(|error| Problem::of(ask, &error))?;
+                self.tell(change, trust, from).await?;
             }
-            *from = reached;
         }
         Ok(())
+    }
+
+    /// Tells what has changed, and notes up to where it has been told.
+    async fn tell(
+        &self,
+        change: WatchEvent<Sent>,
+        trust: Trust,
+        from: &mut String,
+    ) -> Result<(), Pause> {
+        let (sent, is_deleted) = match change {
+            WatchEvent::Added(sent) | WatchEvent::Modified(sent) => (sent, false),
+            WatchEvent::Deleted(sent) => (sent, true),
+            WatchEvent::Bookmark(bookmark) => {
+                *from = bookmark.metadata.resource_version;
+                return Ok(());
+            }
+            WatchEvent::Error(status) => {
+                return Err(Problem::of_status(self.ask("watch"), &status).into());
+            }
+        };
+        let reached = sent.metadata.resource_version.clone();
+        if let Some(object) = self.read(sent) {
+            let change = if is_deleted {
+                let (kind, name) = object.id();
+                Change::Deleted(kind, name.clone())
+            } else {
+                Change::Applied(Box::new(object))
+            };
+            self.events.send(Event::Change(change, trust)).await?;
+        }
+        *from = reached;
+        Ok(())
+    }
+
+    /// Whether objects that are missing now are meant to be gone, and the uid of their CRD. Asked
+    /// after it is known that they are missing: a CRD is marked as ending before the first of its
+    /// objects is deleted.
+    async fn trust(&self) -> Result<(Trust, Option<String>), Problem> {
+        let Some(name) = self.source.kind.definition() else { return Ok((Trust::Plain, None)) };
+        let definition = definition::get(&self.client, name).await?;
+        let trust = Trust::of(self.definition.as_deref(), &definition);
+        let uid = match definition {
+            Definition::Present { uid, .. } => Some(uid),
+            Definition::Unreadable | Definition::Missing => None,
+        };
+        Ok((trust, uid))
     }
 
     /// Says that all is synced, if this was the last kind to be listed: after its own objects and
@@ -271,6 +328,7 @@ impl Follower {
     }
 
     fn works(&mut self) {
+        self.metrics.heard(self.source.name);
         self.is_told_stale = false;
         if self.readiness.clear(self.source.name) && self.is_listed {
             tracing::info!(kind = self.source.name, reason = "Recovered", "watching again");

@@ -26,6 +26,8 @@ KINDS = {
         "apis/admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", False),
     "ValidatingAdmissionPolicy": (
         "apis/admissionregistration.k8s.io/v1", "validatingadmissionpolicies", False),
+    "CustomResourceDefinition": (
+        "apis/apiextensions.k8s.io/v1", "customresourcedefinitions", False),
     "AzureIdentity": ("apis/aadpodidentity.k8s.io/v1", "azureidentities", True),
     "AzureIdentityBinding": ("apis/aadpodidentity.k8s.io/v1", "azureidentitybindings", True),
     "AzurePodIdentityException": ("apis/aadpodidentity.k8s.io/v1", "azurepodidentityexceptions", True),

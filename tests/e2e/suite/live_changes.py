@@ -3,6 +3,7 @@
 import time
 
 from harness import SYSTEM, container, test
+from kube import Refused
 
 
 def held(t, pod="app"):
@@ -92,3 +93,57 @@ def another_replica_of_the_controller_takes_over_when_the_leader_is_gone(t):
     refusal = refusal_after(t, gone, 60)
     t.note(f"refused {refusal['at'] / 1000 - gone:.1f} s after leader and binding were gone")
     t.cluster.wait_for_rollout("imdslet-controller")
+
+
+@test
+def a_crd_that_is_deleted_takes_nothing_from_a_running_pod(t):
+    t.bound()
+    t.pod(containers=[container("loop")])
+    t.verified()
+    name = "azureidentitybindings.aadpodidentity.k8s.io"
+    definition = t.api.get("CustomResourceDefinition", None, name)
+    lost = [one for one in t.api.list("AzureIdentityBinding")]
+    since = time.time()
+    t.api.delete("CustomResourceDefinition", None, name)
+    try:
+        gone = lambda: t.api.find("CustomResourceDefinition", None, name) is None
+        t.eventually("the CRD is gone", gone, 60)
+        for program in ("imdslet-webhook", "imdslet-controller"):
+            told = lambda: t.cluster.events_logged(program, "SnapshotHeld", since)
+            t.eventually(f"{program} says what it holds", told, 30)
+
+        def event():
+            events = t.api.list("Event", SYSTEM, fieldSelector="involvedObject.name=imdslet-controller")
+            return [one for one in events if one["reason"] == "SnapshotHeld"]
+
+        t.eventually("an Event says how to go on", event, 30)
+        # Longer than it takes to revoke.
+        moment = time.time()
+        later = lambda: [one for one in t.answers() if one["at"] > (moment + 8) * 1000]
+        t.eventually("answers eight seconds later", later, 30)
+        refused = [one for one in t.answers() if one["at"] > since * 1000 and one["status"] != 200]
+        assert not refused, refused[0]
+    finally:
+        definition["metadata"] = {"name": name, "annotations": definition["metadata"].get("annotations", {})}
+        definition.pop("status", None)
+        t.api.create(definition)
+
+        def served():
+            try:
+                return t.api.list("AzureIdentityBinding") is not None
+            except Refused:
+                return False
+
+        t.eventually("the kind is served again", served, 60)
+        for one in lost:
+            metadata = {key: one["metadata"][key] for key in ("name", "namespace")}
+            t.api.create({key: one[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": metadata})
+
+    def back():
+        events = t.cluster.events_logged("imdslet-controller", "Recovered", since)
+        return [one for one in events if "held" in one["message"]]
+
+    t.eventually("nothing is held any more", back, 90)
+    # And a deletion is a deletion again.
+    t.api.delete("AzureIdentityBinding", t.namespace, "binding")
+    refusal_after(t, time.time())

@@ -1,4 +1,4 @@
-//! Events on pods: what a person who asks `kubectl describe pod` should see.
+//! Events: what a person who asks `kubectl describe pod`, or whatever it is about, should see.
 
 use std::time::Duration;
 
@@ -27,11 +27,27 @@ const PACE: Duration = Duration::from_millis(20);
 /// The API server takes no more bytes in a note.
 const NOTE_LIMIT: usize = 1024;
 
-/// Something that is said about a pod.
+/// What an Event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct About {
+    pub(super) api_version: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) name: ObjectName,
+    /// Where it is not known, `kubectl describe` does not find the Event, `kubectl get events` does.
+    pub(super) uid: Option<String>,
+}
+
+impl About {
+    /// A pod.
+    pub(super) fn pod(name: &ObjectName, uid: &str) -> Self {
+        Self { api_version: "v1", kind: "Pod", name: name.clone(), uid: Some(uid.to_owned()) }
+    }
+}
+
+/// Something that is said about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Note {
-    pub(super) pod: ObjectName,
-    pub(super) uid: String,
+    pub(super) about: About,
     pub(super) reason: &'static str,
     pub(super) is_warning: bool,
     pub(super) message: String,
@@ -49,28 +65,30 @@ pub(super) async fn send(client: Client, replica: String, mut notes: mpsc::Recei
 
 /// What cannot be sent is dropped: it stands in the log too, and what stays wrong is said again.
 async fn send_one(client: &Client, replica: &str, note: Note) {
-    let events: Api<Event> = Api::namespaced(client.clone(), &note.pod.namespace);
+    let object = &note.about.name;
+    let events: Api<Event> = Api::namespaced(client.clone(), &object.namespace);
     let event = event(&note, replica, Timestamp::now());
     let parameters = PostParams::default();
     match timeout(POD_DEADLINE, events.create(&parameters, &event)).await {
         Ok(Ok(_)) => {}
-        // The pod is on its way out together with its namespace.
+        // The object is on its way out together with its namespace.
         Ok(Err(error)) if is_ending_namespace(&error) || is_not_found(&error) => {}
         Ok(Err(error)) => {
-            report(ask("create", "events.k8s.io", "events"), &note.pod.to_string(), &error);
+            report(ask("create", "events.k8s.io", "events"), &object.to_string(), &error);
         }
         Err(_) => {
-            tracing::warn!(pod = %note.pod, reason = "Timeout", "no answer about an Event");
+            tracing::warn!(%object, reason = "Timeout", "no answer about an Event");
         }
     }
 }
 
 fn event(note: &Note, replica: &str, now: Timestamp) -> Event {
+    let About { api_version, kind, name, uid } = &note.about;
     Event {
         metadata: ObjectMeta {
-            // As client-go names them, so that two of one pod do not meet.
-            name: Some(format!("{}.{:x}", note.pod.name, now.as_nanosecond())),
-            namespace: Some(note.pod.namespace.clone()),
+            // As client-go names them, so that two of one object do not meet.
+            name: Some(format!("{}.{:x}", name.name, now.as_nanosecond())),
+            namespace: Some(name.namespace.clone()),
             ..ObjectMeta::default()
         },
         event_time: Some(MicroTime(now)),
@@ -79,11 +97,11 @@ fn event(note: &Note, replica: &str, now: Timestamp) -> Event {
         action: Some("Resolve".to_owned()),
         note: Some(cut(&note.message).to_owned()),
         regarding: Some(ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            name: Some(note.pod.name.clone()),
-            namespace: Some(note.pod.namespace.clone()),
-            uid: Some(note.uid.clone()),
+            api_version: Some((*api_version).to_owned()),
+            kind: Some((*kind).to_owned()),
+            name: Some(name.name.clone()),
+            namespace: Some(name.namespace.clone()),
+            uid: uid.clone(),
             ..ObjectReference::default()
         }),
         reporting_controller: Some("imdslet.dev/controller".to_owned()),

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use imdslet_core::index::Index;
 use imdslet_core::live::{Change, ChangeKind, Standing, decide};
+use imdslet_core::missed::{Missed, missed};
 use imdslet_core::objects::ObjectName;
 use imdslet_core::running::{LeaveAlone, RunningPod};
 use imdslet_core::settings::Settings;
 use tokio::time::Instant;
 
-use super::events::Note;
+use super::events::{About, Note};
 use super::pods::Seen;
 
 #[cfg(test)]
@@ -40,8 +41,8 @@ pub(super) struct World<'a> {
 pub(super) struct Ledger {
     entries: BTreeMap<ObjectName, Entry>,
     agenda: Agenda,
-    /// Pods with our sidecar that cannot be kept right. Each is named once.
-    strange: BTreeSet<ObjectName>,
+    /// Pods that cannot be kept right, by uid, and the listing that had them. Each is named once.
+    strange: BTreeMap<ObjectName, (String, u64)>,
     /// How many times all pods were listed.
     listing: u64,
 }
@@ -60,6 +61,8 @@ struct Entry {
     pod: RunningPod,
     listing: u64,
     change: Option<Change>,
+    /// Since when there is something to write.
+    since: Instant,
     is_queued: bool,
     is_in_flight: bool,
     failures: u32,
@@ -91,6 +94,8 @@ pub(super) struct Write {
     pub(super) uid: String,
     pub(super) resource_version: String,
     pub(super) change: Change,
+    /// Since when it is to be made.
+    pub(super) since: Instant,
 }
 
 /// How a write has ended.
@@ -109,7 +114,6 @@ pub(super) enum Outcome {
 impl Ledger {
     /// All pods will be told anew.
     pub(super) fn restart(&mut self) {
-        self.strange.clear();
         self.listing += 1;
     }
 
@@ -117,6 +121,7 @@ impl Ledger {
     pub(super) fn complete(&mut self) {
         let listing = self.listing;
         self.entries.retain(|_, entry| entry.listing == listing);
+        self.strange.retain(|_, (_, seen)| *seen == listing);
         tracing::info!(pods = self.entries.len(), reason = "Listed", "pods to keep right");
     }
 
@@ -126,12 +131,13 @@ impl Ledger {
         self.strange.remove(name);
     }
 
-    /// Takes in what a pod is like.
-    pub(super) fn see(&mut self, seen: Seen, world: World<'_>) {
-        let pod = match seen.pod {
-            Ok(pod) => pod,
-            Err(why) => return self.leave_alone(&seen.name, &why),
+    /// Takes in what a pod is like; tells what is to be said about it at once.
+    pub(super) fn see(&mut self, seen: Seen, world: World<'_>) -> Option<Note> {
+        let pod = match &seen.pod {
+            Ok(pod) => pod.clone(),
+            Err(why) => return self.leave_alone(&seen, why, world.index),
         };
+        self.strange.remove(&seen.name);
         let new = || Entry::new(&seen.uid, pod.clone(), world.now);
         let entry = self.entries.entry(seen.name.clone()).or_insert_with(new);
         if entry.uid != seen.uid {
@@ -139,7 +145,7 @@ impl Ledger {
         }
         entry.listing = self.listing;
         if is_older(&seen.resource_version, &entry.resource_version) {
-            return;
+            return None;
         }
         if entry.has_conflicted && seen.resource_version != entry.resource_version {
             entry.has_conflicted = false;
@@ -148,19 +154,37 @@ impl Ledger {
         entry.pod = pod;
         entry.resource_version = seen.resource_version;
         entry.review(&seen.name, &mut self.agenda, world);
+        None
     }
 
-    fn leave_alone(&mut self, name: &ObjectName, why: &LeaveAlone) {
+    fn leave_alone(&mut self, seen: &Seen, why: &LeaveAlone, index: &Index) -> Option<Note> {
+        let name = &seen.name;
         self.entries.remove(name);
-        // The other reasons are how pods live and end.
-        if matches!(why, LeaveAlone::Version(_) | LeaveAlone::Unreadable(_)) {
-            let reason = why.reason();
-            if self.strange.insert(name.clone()) {
-                tracing::warn!(pod = %name, reason, cause = %why, "pod left alone");
+        let told = match why {
+            LeaveAlone::NoSidecar => {
+                let missed = missed(seen.bare.as_deref()?, &name.namespace, index);
+                missed.map(|missed| (Missed::REASON, missed.to_string()))
             }
-        } else {
+            LeaveAlone::Version(_) | LeaveAlone::Unreadable(_) => Some((
+                Standing::RECREATE,
+                format!("imdslet leaves this pod as it is: {why}; recreate the pod"),
+            )),
+            // The others are how pods live and end.
+            _ => None,
+        };
+        let Some((reason, message)) = told else {
             self.strange.remove(name);
-        }
+            return None;
+        };
+        let now = (seen.uid.clone(), self.listing);
+        let before = self.strange.insert(name.clone(), now);
+        let is_news = before.is_none_or(|(uid, _)| uid != seen.uid);
+        is_news.then(|| Note {
+            about: About::pod(name, &seen.uid),
+            reason,
+            is_warning: true,
+            message,
+        })
     }
 
     /// Decides about every pod anew.
@@ -186,7 +210,8 @@ impl Ledger {
                 }
                 entry.is_in_flight = true;
                 let (uid, resource_version) = (entry.uid.clone(), entry.resource_version.clone());
-                return Some(Write { pod: name, uid, resource_version, change });
+                let since = entry.since;
+                return Some(Write { pod: name, uid, resource_version, change, since });
             }
         }
         None
@@ -226,8 +251,7 @@ impl Ledger {
         }
         let kind = write.change.kind;
         (is_written && kind != ChangeKind::Mended).then(|| Note {
-            pod: write.pod.clone(),
-            uid: write.uid.clone(),
+            about: About::pod(&write.pod, &write.uid),
             reason: kind.reason(),
             is_warning: kind == ChangeKind::Lost,
             message: write.change.message.clone(),
@@ -242,8 +266,7 @@ impl Ledger {
             let Some(entry) = self.entries.get_mut(&name) else { continue };
             for told in entry.standing.iter_mut().filter(|told| told.due <= now) {
                 notes.push(Note {
-                    pod: name.clone(),
-                    uid: entry.uid.clone(),
+                    about: About::pod(&name, &entry.uid),
                     reason: told.what.reason(),
                     is_warning: true,
                     message: told.what.to_string(),
@@ -270,6 +293,7 @@ impl Entry {
             pod,
             listing: 0,
             change: None,
+            since: now,
             is_queued: false,
             is_in_flight: false,
             failures: 0,
@@ -282,6 +306,9 @@ impl Entry {
 
     fn review(&mut self, name: &ObjectName, agenda: &mut Agenda, world: World<'_>) {
         let decision = decide(&self.pod, world.index, world.settings);
+        if self.change.is_none() {
+            self.since = world.now;
+        }
         self.change = decision.change;
         self.standing.retain(|told| decision.standing.contains(&told.what));
         // A pod that loses its identities is told why at once.

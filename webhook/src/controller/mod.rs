@@ -14,6 +14,7 @@ use kube::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::Published;
+use crate::metrics::Metrics;
 
 mod access;
 mod events;
@@ -34,6 +35,8 @@ pub struct Controller {
     pub published: Published,
     /// What the operator has set.
     pub settings: Arc<Settings>,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Name of this replica, unique in the cluster: the pod's name.
     pub replica: String,
     /// The namespace of the Lease: where the controller itself runs.
@@ -63,6 +66,7 @@ async fn run_with(
     let mut result = Ok(());
     while let Some(renewed) = unless(&shutdown, elector.acquire()).await {
         tracing::info!(lease = LEASE, replica, reason = "Leader", "leading");
+        controller.metrics.leads(true);
         // Whichever arm ends, the others are dropped: from then on nothing is written. Whether to
         // stop is asked before anything is written, also after the process was held up.
         let reason = tokio::select! {
@@ -74,8 +78,10 @@ async fn run_with(
                 break;
             }
         };
+        controller.metrics.leads(false);
         tracing::warn!(lease = LEASE, replica, reason, "not leading any more");
     }
+    controller.metrics.leads(false);
     elector.release().await;
     result
 }

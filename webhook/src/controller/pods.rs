@@ -35,6 +35,8 @@ pub(super) struct Seen {
     pub(super) uid: String,
     pub(super) resource_version: String,
     pub(super) pod: Result<RunningPod, LeaveAlone>,
+    /// All of it, if it has no sidecar: then more decides what its owner is told.
+    pub(super) bare: Option<String>,
 }
 
 /// Watches the labelled pods of all namespaces, for ever: what fails is named and tried again.
@@ -69,9 +71,11 @@ fn seen(mut object: DynamicObject) -> Seen {
     object.metadata.managed_fields = None;
     // An object that was read from JSON can be written as JSON.
     let json = serde_json::to_string(&object).unwrap_or_default();
+    let pod = RunningPod::read(&json);
     Seen {
         name: name_of(&object),
-        pod: RunningPod::read(&json),
+        bare: matches!(pod, Err(LeaveAlone::NoSidecar)).then_some(json),
+        pod,
         uid: object.metadata.uid.unwrap_or_default(),
         resource_version: object.metadata.resource_version.unwrap_or_default(),
     }

@@ -11,6 +11,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use imdslet_core::index::Index;
 use imdslet_core::names::IDENTITIES;
+use imdslet_core::objects::ObjectName;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -20,10 +21,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Controller;
 use super::access::{ask, is_conflict, is_not_found, report};
-use super::events::{self, Note};
+use super::events::{self, About, Note};
 use super::ledger::{Ledger, Outcome, World, Write};
 use super::pods::{self, News};
 use crate::config::POD_DEADLINE;
+use crate::feed::HELD;
 
 /// How many pods are written at one time. It bounds the load on the API server.
 const AT_ONCE: usize = 8;
@@ -46,6 +48,8 @@ async fn work(controller: &Controller, notes: mpsc::Sender<Note>) -> anyhow::Res
     let mut changes = controller.published.changes.clone();
     // Whatever is published from here on is seen below.
     changes.mark_unchanged();
+    let mut held = controller.published.held.clone();
+    held.mark_changed();
     let mut index = snapshot(controller)?;
     let mut ledger = Ledger::default();
     let mut news = pin!(pods::watch(&controller.client));
@@ -66,10 +70,18 @@ async fn work(controller: &Controller, notes: mpsc::Sender<Note>) -> anyhow::Res
                 index = snapshot(controller)?;
                 ledger.review(World { index: &index, settings, now: Instant::now() });
             }
+            _ = held.changed() => {
+                let kinds = held.borrow_and_update().clone();
+                tell(&notes, kinds.into_values().map(|text| held_note(controller, text)));
+            }
             Some(item) = news.next() => {
-                take(&mut ledger, item, World { index: &index, settings, now: Instant::now() });
+                let world = World { index: &index, settings, now: Instant::now() };
+                tell(&notes, take(&mut ledger, item, world));
             }
             Some((write, outcome)) = in_flight.next() => {
+                if matches!(outcome, Outcome::Written { .. }) {
+                    controller.metrics.patched(write.change.kind.reason(), write.since.elapsed());
+                }
                 let world = World { index: &index, settings, now: Instant::now() };
                 tell(&notes, ledger.finish(&write, outcome, world));
             }
@@ -84,20 +96,28 @@ fn snapshot(controller: &Controller) -> anyhow::Result<Arc<Index>> {
     controller.published.snapshot.load_full().context("no snapshot has been published")
 }
 
-fn take(ledger: &mut Ledger, news: News, world: World<'_>) {
+fn take(ledger: &mut Ledger, news: News, world: World<'_>) -> Option<Note> {
     match news {
         News::Restart => ledger.restart(),
-        News::Is(seen) => ledger.see(*seen, world),
+        News::Is(seen) => return ledger.see(*seen, world),
         News::Complete => ledger.complete(),
         News::Gone(name) => ledger.gone(&name),
     }
+    None
+}
+
+/// What is held, said where somebody looks who wonders about the installation as a whole.
+fn held_note(controller: &Controller, message: String) -> Note {
+    let name = ObjectName::new(&*controller.namespace, "imdslet-controller");
+    let about = About { api_version: "apps/v1", kind: "Deployment", name, uid: None };
+    Note { about, reason: HELD, is_warning: true, message }
 }
 
 fn tell(sender: &mpsc::Sender<Note>, notes: impl IntoIterator<Item = Note>) {
     for note in notes {
         if note.is_warning {
-            let (pod, reason) = (&note.pod, note.reason);
-            tracing::warn!(%pod, reason, note = note.message, "pod told");
+            let (kind, object, reason) = (note.about.kind, &note.about.name, note.reason);
+            tracing::warn!(kind, %object, reason, note = note.message, "told");
         }
         if sender.try_send(note).is_err() {
             tracing::warn!(reason = "TooManyEvents", "an Event was dropped");

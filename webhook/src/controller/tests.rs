@@ -10,18 +10,22 @@ use axum::http::{Method, Request, Response, StatusCode};
 use futures::StreamExt;
 use futures::stream::{iter, poll_fn};
 use http_body_util::BodyExt;
+use imdslet_core::hold::Trust;
 use imdslet_core::names::IDENTITIES;
+use imdslet_core::objects::Kind;
 use imdslet_core::settings::{Given, Settings};
 use kube::Client;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::leader::Timing;
 use super::{Controller, run_with};
-use crate::feed::{Event, Published, Snapshot, events_of, publish};
+use crate::feed::{Event, Outlet, events_of, publish};
+use crate::metrics::Metrics;
+use crate::readiness::Readiness;
 
 const TIMING: Timing = Timing {
     lease: Duration::from_secs(1),
@@ -32,6 +36,7 @@ const TIMING: Timing = Timing {
 const PODS: &str = "/api/v1/pods";
 const POD: &str = "/api/v1/namespaces/web/pods/p";
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/web/events";
+const OWN_EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/imdslet-system/events";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/imdslet-system/leases";
 const LEASE: &str =
     "/apis/coordination.k8s.io/v1/namespaces/imdslet-system/leases/imdslet-controller";
@@ -47,6 +52,8 @@ struct State {
     watchers: Vec<mpsc::UnboundedSender<String>>,
     patches: Vec<Value>,
     events: Vec<Value>,
+    /// Events about the installation.
+    held: Vec<Value>,
     /// How many of the next patches meet a pod that has just changed.
     conflicts: u32,
     /// Answered for these methods and paths.
@@ -125,6 +132,10 @@ impl State {
                 self.events.push(body.clone());
                 answer(&body)
             }
+            ("POST", OWN_EVENTS) => {
+                self.held.push(body.clone());
+                answer(&body)
+            }
             ("GET", LEASE) => self.lease.as_ref().map_or_else(|| fault(404), answer),
             ("POST", LEASES) if self.lease.is_none() => self.store(body),
             ("PUT", LEASE) => {
@@ -198,6 +209,7 @@ fn fault(code: u16) -> Response<Body> {
 struct Bench {
     api: FakeApi,
     objects: mpsc::Sender<Event>,
+    metrics: Metrics,
     shutdown: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -220,21 +232,22 @@ impl Bench {
             }));
         }
         let (objects, events) = mpsc::channel(16);
-        let (sender, changes) = watch::channel(0);
-        let published = Published { snapshot: Snapshot::default(), changes };
-        tasks.spawn(publish(events, published.snapshot.clone(), sender));
+        let metrics = Metrics::default();
+        let (outlet, published) = Outlet::new(metrics.clone(), Readiness::default());
+        tasks.spawn(publish(events, outlet));
         let given = Given::from([("tenant-id", vec!["contoso.example".to_owned()])]);
         let controller = Controller {
             client: api.client(),
             published,
             settings: Arc::new(Settings::read(&given).unwrap()),
+            metrics: metrics.clone(),
             replica: "a".to_owned(),
             namespace: "imdslet-system".to_owned(),
         };
         let shutdown = CancellationToken::new();
         let running = run_with(controller, TIMING, shutdown.clone());
         tasks.spawn(async { running.await.unwrap() });
-        let bench = Self { api, objects, shutdown, tasks };
+        let bench = Self { api, objects, metrics, shutdown, tasks };
         bench.apply(manifests).await;
         bench
     }
@@ -292,7 +305,37 @@ async fn a_late_binding_is_one_patch_and_one_event() {
         assert_eq!((&event["reason"], &event["type"]), (&json!("IdentityBound"), &json!("Normal")));
         assert_eq!(event["note"], "this pod has tokens of AzureIdentity web/a from now on");
         assert_eq!(event["regarding"]["uid"], "u");
+        let numbers = bench.metrics.render();
+        for line in [
+            "imdslet_leader 1",
+            r#"imdslet_annotations_patched_total{reason="IdentityBound"} 1"#,
+            "imdslet_annotation_lag_seconds_count 1",
+        ] {
+            assert!(numbers.contains(line), "{line}\n{numbers}");
+        }
     }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_kind_that_disappears_takes_nothing_from_anybody_and_is_told() {
+    let bench = Bench::start(FakeApi::default(), TOLD, BOUND).await;
+    bench.until_watching().await;
+    for kind in [Kind::AzureIdentity, Kind::AzureIdentityBinding] {
+        bench.objects.send(Event::Relisted(kind, vec![], Trust::Doubted)).await.unwrap();
+    }
+    bench.api.until("an event", |state| !state.held.is_empty()).await;
+    bench.settle().await;
+    {
+        let state = bench.api.state();
+        assert!(state.patches.is_empty(), "{:?}", state.patches);
+        let event = &state.held[0];
+        assert_eq!((&event["reason"], &event["type"]), (&json!("SnapshotHeld"), &json!("Warning")));
+        assert_eq!(event["regarding"]["kind"], "Deployment");
+    }
+    // A person says that they are meant to be gone.
+    bench.objects.send(Event::LetGo(Kind::AzureIdentityBinding)).await.unwrap();
+    bench.api.until("taken", |state| !state.patches.is_empty()).await;
     bench.end().await;
 }
 

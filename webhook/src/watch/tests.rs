@@ -21,15 +21,19 @@ enum Answer {
 
 struct Server {
     answers: Mutex<BTreeMap<&'static str, VecDeque<Answer>>>,
+    /// The CRD of AzureIdentity, each time that it is asked for; the last one stays.
+    definitions: Mutex<VecDeque<(u16, Value)>>,
     asked: Mutex<Vec<String>>,
 }
 
 const IDENTITIES: &str = "azureidentities";
 
-/// Answers AzureIdentity by `script`, and every other kind with an empty list and a quiet watch.
-fn server(script: Vec<Answer>) -> (Client, Arc<Server>) {
+/// Answers AzureIdentity by `script`, its CRD by `definitions`, and every other kind with an empty
+/// list and a quiet watch.
+fn server(script: Vec<Answer>, definitions: Vec<(u16, Value)>) -> (Client, Arc<Server>) {
     let answers = Mutex::new([(IDENTITIES, VecDeque::from(script))].into());
-    let server = Arc::new(Server { answers, asked: Mutex::default() });
+    let definitions = Mutex::new(definitions.into());
+    let server = Arc::new(Server { answers, definitions, asked: Mutex::default() });
     let shared = server.clone();
     let service = tower::service_fn(move |request: HttpRequest<Body>| {
         let server = shared.clone();
@@ -53,7 +57,9 @@ impl Server {
                 Answer::Now(200, list(&[], "1"))
             }
         };
-        let answer = if resource == IDENTITIES {
+        let answer = if path.contains("/customresourcedefinitions/") {
+            Some(self.definition(resource))
+        } else if resource == IDENTITIES {
             self.asked.lock().unwrap().push(query.to_owned());
             self.answers.lock().unwrap().get_mut(IDENTITIES).and_then(VecDeque::pop_front)
         } else {
@@ -75,6 +81,16 @@ impl Server {
             Answer::Silence => std::future::pending().await,
         };
         Ok(Response::builder().status(code).body(body).unwrap())
+    }
+
+    fn definition(&self, name: &str) -> Answer {
+        if name != "azureidentities.aadpodidentity.k8s.io" {
+            return Answer::Now(200, definition("other", &json!({})));
+        }
+        let mut definitions = self.definitions.lock().unwrap();
+        let next = if definitions.len() > 1 { definitions.pop_front() } else { None };
+        let (code, body) = next.unwrap_or_else(|| definitions.front().unwrap().clone());
+        Answer::Now(code, body)
     }
 
     fn asked(&self) -> Vec<String> {
@@ -103,6 +119,13 @@ fn status(code: u16, reason: &str) -> Value {
         "reason": reason, "message": format!("words of {reason}")})
 }
 
+/// A CRD of this uid.
+fn definition(uid: &str, more: &Value) -> Value {
+    let mut metadata = json!({"name": "azureidentities.aadpodidentity.k8s.io", "uid": uid});
+    metadata.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+}
+
 fn change(kind: &str, object: &Value) -> Value {
     json!({"type": kind, "object": object})
 }
@@ -118,16 +141,30 @@ fn bookmark(version: &str) -> Value {
 struct Following {
     events: mpsc::Receiver<Event>,
     readiness: Readiness,
+    metrics: Metrics,
     server: Arc<Server>,
     _tasks: JoinSet<&'static str>,
 }
 
 fn follow(script: Vec<Answer>) -> Following {
-    let (client, server) = server(script);
+    follow_with(script, vec![(200, definition("1", &json!({})))])
+}
+
+fn follow_with(script: Vec<Answer>, definitions: Vec<(u16, Value)>) -> Following {
+    let (client, server) = server(script, definitions);
     let (sender, events) = mpsc::channel(64);
-    let (readiness, mut tasks) = (Readiness::default(), JoinSet::new());
-    start(&client, &sender, &readiness, &mut tasks);
-    Following { events, readiness, server, _tasks: tasks }
+    let (readiness, metrics, mut tasks) =
+        (Readiness::default(), Metrics::default(), JoinSet::new());
+    start(&client, &sender, (&readiness, &metrics), &mut tasks);
+    Following { events, readiness, metrics, server, _tasks: tasks }
+}
+
+fn doubt(trust: Trust) -> &'static str {
+    match trust {
+        Trust::Plain => "",
+        Trust::Doubted => " (doubted)",
+        Trust::Confirmed => " (confirmed)",
+    }
 }
 
 impl Following {
@@ -135,17 +172,20 @@ impl Following {
     async fn next(&mut self) -> String {
         loop {
             match self.events.recv().await.unwrap() {
-                Event::Relisted(Kind::AzureIdentity, objects) => {
+                Event::Relisted(Kind::AzureIdentity, objects, trust) => {
                     let names: Vec<_> =
                         objects.iter().map(|object| object.id().1.to_string()).collect();
-                    return format!("all: {}", names.join(" "));
+                    return format!("all{}: {}", doubt(trust), names.join(" "));
                 }
                 Event::Relisted(..) => {}
-                Event::Change(Change::Applied(object)) => {
+                Event::Change(Change::Applied(object), _) => {
                     assert_eq!(object.fault(), None);
                     return format!("now: {}", object.id().1);
                 }
-                Event::Change(Change::Deleted(_, name)) => return format!("gone: {name}"),
+                Event::Change(Change::Deleted(_, name), trust) => {
+                    return format!("gone{}: {name}", doubt(trust));
+                }
+                Event::LetGo(kind) => return format!("let go: {kind}"),
                 Event::Synced => return "synced".to_owned(),
             }
         }
@@ -278,4 +318,63 @@ async fn an_api_server_that_is_silent_is_asked_again() {
     let before = Instant::now();
     assert_eq!(following.next().await, "now: web/a");
     assert!(before.elapsed() < WATCH_LIFE + WATCH_SLACK + Duration::from_secs(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_with_its_crd_is_doubted_until_a_person_says_that_it_is_meant() {
+    let ending = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+    let let_go = json!({"annotations": {"imdslet.dev/let-go": "true"}});
+    let mut following = follow_with(
+        vec![
+            Answer::Now(200, list(&[identity("a", "1"), identity("b", "2")], "5")),
+            Answer::Watch(vec![change("DELETED", &identity("a", "6"))], WATCH_LIFE),
+            // No answer about the CRD: the deletion is told again, and decided then.
+            Answer::Watch(vec![change("DELETED", &identity("a", "6"))], SHORT_LIVED),
+            Answer::Now(404, json!("404 page not found")),
+            Answer::Now(404, json!("404 page not found")),
+            // Another CRD of the same name.
+            Answer::Now(200, list(&[], "50")),
+            Answer::Watch(vec![bookmark("60")], WATCH_LIFE),
+            Answer::Watch(vec![], WATCH_LIFE),
+        ],
+        vec![
+            (200, definition("1", &json!({}))),
+            (503, status(503, "ServiceUnavailable")),
+            (200, definition("1", &json!({}))),
+            (200, definition("1", &ending)),
+            (404, status(404, "NotFound")),
+            (200, definition("2", &json!({}))),
+            (200, definition("2", &let_go)),
+        ],
+    );
+    assert_eq!(following.next().await, "all: web/a web/b");
+    let mut told = vec![following.next().await, following.next().await];
+    told.sort();
+    assert_eq!(told, ["gone (doubted): web/a", "synced"]);
+    assert_eq!(following.next().await, "all (doubted): ");
+    assert_eq!(following.next().await, "let go: AzureIdentity");
+    let numbers = following.metrics.render();
+    for line in [
+        r#"imdslet_watch_restarts_total{kind="AzureIdentity"} "#,
+        r#"imdslet_snapshot_age_seconds{kind="AzureIdentity"} "#,
+    ] {
+        assert!(numbers.contains(line), "{line}\n{numbers}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_counts_where_the_crd_is_as_it_was_or_may_not_be_read() {
+    for (code, answer) in [(200, definition("1", &json!({}))), (403, status(403, "Forbidden"))] {
+        let mut following = follow_with(
+            vec![
+                Answer::Now(200, list(&[identity("a", "1")], "5")),
+                Answer::Watch(vec![change("DELETED", &identity("a", "6"))], WATCH_LIFE),
+            ],
+            vec![(code, answer)],
+        );
+        assert_eq!(following.next().await, "all: web/a");
+        let mut told = vec![following.next().await, following.next().await];
+        told.sort();
+        assert_eq!(told, ["gone: web/a", "synced"], "{code}");
+    }
 }

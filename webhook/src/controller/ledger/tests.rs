@@ -37,6 +37,19 @@ fn seen(uid: &str, version: u64, annotation: &str) -> Seen {
         uid: uid.to_owned(),
         resource_version: version.to_string(),
         pod: RunningPod::read(&pod.to_string()),
+        bare: None,
+    }
+}
+
+/// A pod that was not asked about.
+fn bare(uid: &str) -> Seen {
+    let pod = json!({
+        "metadata": {"namespace": "web", "labels": {"aadpodidbinding": "db"}}, "spec": {},
+    });
+    Seen {
+        pod: RunningPod::read(&pod.to_string()),
+        bare: Some(pod.to_string()),
+        ..seen(uid, 1, HELD)
     }
 }
 
@@ -53,9 +66,9 @@ impl Bench {
         Self { ledger, index, settings, now }
     }
 
-    fn see(&mut self, seen: Seen) {
+    fn see(&mut self, seen: Seen) -> Option<&'static str> {
         let Self { ledger, index, settings, now } = self;
-        ledger.see(seen, World { index, settings, now: *now });
+        ledger.see(seen, World { index, settings, now: *now }).map(|note| note.reason)
     }
 
     fn set(&mut self, new: Index) {
@@ -200,4 +213,30 @@ fn pods_that_a_new_list_does_not_have_are_forgotten() {
     bench.ledger.complete();
     assert!(bench.ledger.entries.is_empty());
     assert!(bench.after(Duration::from_mins(1)).is_empty());
+}
+
+#[test]
+fn a_pod_that_should_have_a_sidecar_is_told_once_however_often_all_are_listed() {
+    let mut bench = Bench::new(bound());
+    for listing in 0..2 {
+        bench.ledger.restart();
+        let told = bench.see(bare("1"));
+        assert_eq!(told, (listing == 0).then_some("NotInjected"));
+        assert_eq!(bench.see(bare("1")), None);
+        bench.ledger.complete();
+    }
+    assert_eq!(bench.see(bare("2")), Some("NotInjected"), "another pod of that name");
+    assert_eq!(bench.next(), None);
+}
+
+#[test]
+fn a_pod_whose_sidecar_reads_another_format_is_told_to_be_created_anew() {
+    let mut bench = Bench::new(bound());
+    for (uid, version) in [("1", Some("0")), ("2", Some("2")), ("3", Some("x")), ("4", None)] {
+        let version = LeaveAlone::Version(version.map(str::to_owned));
+        let seen = || Seen { pod: Err(version.clone()), ..seen(uid, 1, HELD) };
+        assert_eq!(bench.see(seen()), Some("RecreateToInject"), "{version}");
+        assert_eq!(bench.see(seen()), None, "{version}");
+    }
+    assert_eq!(bench.next(), None);
 }
