@@ -11,6 +11,7 @@
 
 pub mod admission;
 pub mod advice;
+pub mod assigned;
 pub mod authority;
 mod choices;
 pub mod contract;

@@ -24,6 +24,8 @@ pub struct RunningPod {
     /// The volumes that the sidecar mounts.
     pub(crate) volumes: Vec<String>,
     pub(crate) has_binding_token: bool,
+    /// Where it runs, once that is decided.
+    pub(crate) node: Option<String>,
 }
 
 /// Why a pod is left as it is.
@@ -106,6 +108,7 @@ impl RunningPod {
             authorities: authorities_of(sidecar),
             volumes: mounts.map(|mount| mount.name.to_string()).collect(),
             has_binding_token: rest.has_binding_token(),
+            node: rest.spec.node_name.filter(|name| !name.is_empty()),
             namespace: rest.metadata.namespace,
         })
     }
@@ -171,7 +174,10 @@ struct Status {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct RunningSpec {
+    #[serde(default)]
+    node_name: Option<String>,
     #[serde(default)]
     volumes: Option<Vec<Volume>>,
 }

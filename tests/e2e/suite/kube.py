@@ -30,6 +30,7 @@ KINDS = {
         "apis/apiextensions.k8s.io/v1", "customresourcedefinitions", False),
     "AzureIdentity": ("apis/aadpodidentity.k8s.io/v1", "azureidentities", True),
     "AzureIdentityBinding": ("apis/aadpodidentity.k8s.io/v1", "azureidentitybindings", True),
+    "AzureAssignedIdentity": ("apis/aadpodidentity.k8s.io/v1", "azureassignedidentities", True),
     "AzurePodIdentityException": ("apis/aadpodidentity.k8s.io/v1", "azurepodidentityexceptions", True),
 }
 DEADLINE = 30

@@ -147,3 +147,46 @@ def a_crd_that_is_deleted_takes_nothing_from_a_running_pod(t):
     # And a deletion is a deletion again.
     t.api.delete("AzureIdentityBinding", t.namespace, "binding")
     refusal_after(t, time.time())
+
+
+@test
+def what_a_pod_is_assigned_is_shown_and_goes_with_its_binding_and_with_the_pod(t):
+    t.bound()
+    t.pod(containers=[container("loop")])
+    t.verified()
+    name = f"app-{t.namespace}-{t.api.list('AzureIdentity', t.namespace)[0]['metadata']['name']}"
+    find = lambda: t.api.find("AzureAssignedIdentity", t.namespace, name)
+    shown = t.eventually("the assigned identity is shown", find, 20)
+    pod = t.api.get("Pod", t.namespace, "app")
+    assert shown["metadata"]["ownerReferences"][0]["uid"] == pod["metadata"]["uid"], shown
+    assert not shown["metadata"].get("finalizers"), shown
+    assert shown["status"]["status"] == "Assigned", shown
+    spec = shown["spec"]
+    assert spec["azureIdentityRef"]["spec"]["clientID"] == t.client_id, spec
+    assert (spec["pod"], spec["nodename"]) == ("app", pod["spec"]["nodeName"]), spec
+    t.api.delete("AzureIdentityBinding", t.namespace, "binding")
+    t.eventually("it goes with the binding", lambda: find() is None, 20)
+    t.bind()
+    t.eventually("and comes with a new one", find, 20)
+    t.api.delete("Pod", t.namespace, "app", grace=0)
+    t.eventually("it goes with the pod", lambda: find() is None, 30)
+
+
+@test
+def a_labelled_pod_that_was_not_asked_about_is_told_what_to_do(t):
+    t.bound()
+    labels = t.api.get("Namespace", None, t.namespace)["metadata"].get("labels", {})
+    pod = {
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "late", "namespace": t.namespace},
+        "spec": {"containers": [container("loop")]},
+    }
+    t.api.create(pod)
+    t.api.patch("Pod", t.namespace, "late", {"metadata": {"labels": {"aadpodidbinding": "late"}}})
+
+    def told():
+        events = t.api.list("Event", t.namespace, fieldSelector="involvedObject.name=late")
+        return [one for one in events if one["reason"] == "NotInjected"]
+
+    message = t.eventually("the pod's events say what to do", told, 30)[0]["message"]
+    assert "recreate the pod" in message, (message, labels)

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::time::Duration;
 
+use imdslet_core::assigned::assigned;
 use imdslet_core::index::Index;
 use imdslet_core::live::{Change, ChangeKind, Standing, decide};
 use imdslet_core::missed::{Missed, missed};
@@ -12,6 +13,7 @@ use imdslet_core::running::{LeaveAlone, RunningPod};
 use imdslet_core::settings::Settings;
 use tokio::time::Instant;
 
+use super::book::{News, Wanted};
 use super::events::{About, Note};
 use super::pods::Seen;
 
@@ -45,6 +47,10 @@ pub(super) struct Ledger {
     strange: BTreeMap<ObjectName, (String, u64)>,
     /// How many times all pods were listed.
     listing: u64,
+    /// Pods whose AzureAssignedIdentity objects may have changed.
+    unassigned: BTreeSet<ObjectName>,
+    /// All pods have been told, and that has not been said yet.
+    is_complete_news: bool,
 }
 
 /// When to look at which pod.
@@ -120,15 +126,38 @@ impl Ledger {
     /// All pods have been told: what was not among them is gone.
     pub(super) fn complete(&mut self) {
         let listing = self.listing;
-        self.entries.retain(|_, entry| entry.listing == listing);
+        let gone = self.entries.extract_if(.., |_, entry| entry.listing != listing);
+        self.unassigned.extend(gone.map(|(name, _)| name));
+        self.is_complete_news = true;
         self.strange.retain(|_, (_, seen)| *seen == listing);
         tracing::info!(pods = self.entries.len(), reason = "Listed", "pods to keep right");
     }
 
     /// A pod is gone.
     pub(super) fn gone(&mut self, name: &ObjectName) {
-        self.entries.remove(name);
+        self.forget(name);
         self.strange.remove(name);
+    }
+
+    fn forget(&mut self, name: &ObjectName) {
+        if self.entries.remove(name).is_some() {
+            self.unassigned.insert(name.clone());
+        }
+    }
+
+    /// What has changed of the AzureAssignedIdentity objects that there should be.
+    pub(super) fn assigned(&mut self, index: &Index) -> Vec<News> {
+        let names = std::mem::take(&mut self.unassigned).into_iter();
+        let mut news: Vec<_> = names
+            .map(|name| match self.entries.get(&name) {
+                Some(entry) => News::Pod(name.clone(), entry.assigned(&name, index)),
+                None => News::Gone(name),
+            })
+            .collect();
+        if std::mem::take(&mut self.is_complete_news) {
+            news.push(News::Complete);
+        }
+        news
     }
 
     /// Takes in what a pod is like; tells what is to be said about it at once.
@@ -154,12 +183,13 @@ impl Ledger {
         entry.pod = pod;
         entry.resource_version = seen.resource_version;
         entry.review(&seen.name, &mut self.agenda, world);
+        self.unassigned.insert(seen.name);
         None
     }
 
     fn leave_alone(&mut self, seen: &Seen, why: &LeaveAlone, index: &Index) -> Option<Note> {
         let name = &seen.name;
-        self.entries.remove(name);
+        self.forget(name);
         let told = match why {
             LeaveAlone::NoSidecar => {
                 let missed = missed(seen.bare.as_deref()?, &name.namespace, index);
@@ -191,6 +221,7 @@ impl Ledger {
     pub(super) fn review(&mut self, world: World<'_>) {
         for (name, entry) in &mut self.entries {
             entry.review(name, &mut self.agenda, world);
+            self.unassigned.insert(name.clone());
         }
     }
 
@@ -243,11 +274,12 @@ impl Ledger {
                 }
                 Outcome::Failed => entry.failed(world.now),
                 Outcome::NotFound => {
-                    self.entries.remove(&write.pod);
+                    self.forget(&write.pod);
                     return None;
                 }
             }
             entry.review(&write.pod, &mut self.agenda, world);
+            self.unassigned.insert(write.pod.clone());
         }
         let kind = write.change.kind;
         (is_written && kind != ChangeKind::Mended).then(|| Note {
@@ -302,6 +334,22 @@ impl Entry {
             last: None,
             standing: Vec::new(),
         }
+    }
+
+    fn assigned(&self, name: &ObjectName, index: &Index) -> Vec<(String, Wanted)> {
+        let objects = assigned(&self.pod, (&name.name, &self.uid), index).into_iter();
+        objects
+            .map(|object| {
+                let wanted = Wanted {
+                    pod: name.clone(),
+                    uid: self.uid.clone(),
+                    node: object.node,
+                    spec: object.spec,
+                    content: object.content,
+                };
+                (object.name, wanted)
+            })
+            .collect()
     }
 
     fn review(&mut self, name: &ObjectName, agenda: &mut Agenda, world: World<'_>) {

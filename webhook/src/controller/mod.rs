@@ -17,6 +17,8 @@ use crate::feed::Published;
 use crate::metrics::Metrics;
 
 mod access;
+mod assigned;
+mod book;
 mod events;
 mod leader;
 mod ledger;

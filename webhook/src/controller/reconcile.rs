@@ -19,11 +19,12 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Controller;
 use super::access::{ask, is_conflict, is_not_found, report};
+use super::book;
 use super::events::{self, About, Note};
 use super::ledger::{Ledger, Outcome, World, Write};
 use super::pods::{self, News};
+use super::{Controller, assigned};
 use crate::config::POD_DEADLINE;
 use crate::feed::HELD;
 
@@ -37,14 +38,22 @@ const NOTES: usize = 16_384;
 pub(super) async fn run(controller: &Controller) -> anyhow::Result<()> {
     let (notes, receiver) = mpsc::channel(NOTES);
     let sending = events::send(controller.client.clone(), controller.replica.clone(), receiver);
+    // What waits in it is bounded by the pods that change while a few are looked at.
+    let (news, assignments) = mpsc::unbounded_channel();
+    let assigning = assigned::run(&controller.client, assignments);
     // The first arm to end is the last one that is polled.
     tokio::select! {
-        ended = work(controller, notes) => ended,
+        ended = work(controller, notes, news) => ended,
         () = sending => Ok(()),
+        () = assigning => Ok(()),
     }
 }
 
-async fn work(controller: &Controller, notes: mpsc::Sender<Note>) -> anyhow::Result<()> {
+async fn work(
+    controller: &Controller,
+    notes: mpsc::Sender<Note>,
+    assignments: mpsc::UnboundedSender<book::News>,
+) -> anyhow::Result<()> {
     let mut changes = controller.published.changes.clone();
     // Whatever is published from here on is seen below.
     changes.mark_unchanged();
@@ -60,6 +69,9 @@ async fn work(controller: &Controller, notes: mpsc::Sender<Note>) -> anyhow::Res
             && let Some(write) = ledger.next_write(Instant::now())
         {
             in_flight.push(write_one(&controller.client, write));
+        }
+        for news in ledger.assigned(&index) {
+            assignments.send(news).ok().context("the AzureAssignedIdentity objects have ended")?;
         }
         let wake = ledger.wake();
         // Each arm is cancel-safe: a stream's next item, a change that stays one until it is seen,

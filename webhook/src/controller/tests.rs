@@ -37,6 +37,8 @@ const PODS: &str = "/api/v1/pods";
 const POD: &str = "/api/v1/namespaces/web/pods/p";
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/web/events";
 const OWN_EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/imdslet-system/events";
+const ASSIGNED: &str = "/apis/aadpodidentity.k8s.io/v1/azureassignedidentities";
+const OWN_ASSIGNED: &str = "/apis/aadpodidentity.k8s.io/v1/namespaces/web/azureassignedidentities";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/imdslet-system/leases";
 const LEASE: &str =
     "/apis/coordination.k8s.io/v1/namespaces/imdslet-system/leases/imdslet-controller";
@@ -54,6 +56,8 @@ struct State {
     events: Vec<Value>,
     /// Events about the installation.
     held: Vec<Value>,
+    /// AzureAssignedIdentity objects that were made.
+    assigned: Vec<Value>,
     /// How many of the next patches meet a pod that has just changed.
     conflicts: u32,
     /// Answered for these methods and paths.
@@ -128,6 +132,18 @@ impl State {
                 }))
             }
             ("PATCH", POD) => self.patch(&body),
+            ("GET", ASSIGNED) if query.contains("watch=true") => {
+                let nothing = futures::stream::pending::<Result<String, Infallible>>();
+                Response::new(Body::from_stream(nothing))
+            }
+            ("GET", ASSIGNED) => answer(&json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "items": [],
+                "metadata": {"resourceVersion": "1"},
+            })),
+            ("POST", OWN_ASSIGNED) => {
+                self.assigned.push(body.clone());
+                answer(&body)
+            }
             ("POST", EVENTS) => {
                 self.events.push(body.clone());
                 answer(&body)
@@ -227,7 +243,7 @@ impl Bench {
                     "labels": {"aadpodidbinding": "db"},
                     "annotations": {"imdslet.dev/version": "1", IDENTITIES: annotation},
                 },
-                "spec": {"initContainers": [{"name": "imdslet", "args": ["serve"]}]},
+                "spec": {"nodeName": "n", "initContainers": [{"name": "imdslet", "args": ["serve"]}]},
                 "status": {"phase": "Pending"},
             }));
         }
@@ -336,6 +352,27 @@ async fn a_kind_that_disappears_takes_nothing_from_anybody_and_is_told() {
     // A person says that they are meant to be gone.
     bench.objects.send(Event::LetGo(Kind::AzureIdentityBinding)).await.unwrap();
     bench.api.until("taken", |state| !state.patches.is_empty()).await;
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn what_a_pod_has_is_shown_as_an_assigned_identity_that_its_pod_owns() {
+    let bench = Bench::start(FakeApi::default(), HELD, BOUND).await;
+    bench.api.until("shown", |state| !state.assigned.is_empty()).await;
+    bench.settle().await;
+    {
+        let state = bench.api.state();
+        let [object] = state.assigned.as_slice() else { panic!("{:?}", state.assigned) };
+        let metadata = &object["metadata"];
+        assert_eq!(metadata["name"], "p-web-a");
+        assert_eq!(metadata["labels"]["app.kubernetes.io/managed-by"], "imdslet");
+        assert_eq!(metadata["labels"]["nodename"], "n");
+        let owner = json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}]);
+        assert_eq!(metadata["ownerReferences"], owner);
+        assert_eq!(metadata["finalizers"], Value::Null);
+        assert_eq!(object["spec"]["azureBindingRef"]["metadata"]["name"], "b");
+        assert_eq!(object["status"]["status"], "Assigned");
+    }
     bench.end().await;
 }
 
