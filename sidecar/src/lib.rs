@@ -4,13 +4,15 @@
 //! pod's loopback, with tokens that it fetches from Entra ID for the identities that the webhook
 //! wrote into the pod's annotation. It links no Kubernetes client.
 //!
-//! What decides is pure: [`schedule`], and inside `request`, `selection`, `fault`, `answer`. What
+//! What decides is pure: [`schedule`], [`certificate`], and inside `request`, `selection`, `fault`, `answer`. What
 //! waits is at the edge: `volume` reads the projected files, `sources` ask Entra ID, `cache` has one
 //! fetch in flight for each token, `listener` accepts connections.
 
 mod answer;
+mod assertion;
 mod cache;
 mod cause;
+pub mod certificate;
 mod claims;
 mod config;
 mod fault;

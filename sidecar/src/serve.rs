@@ -52,7 +52,7 @@ pub async fn serve(args: ServeArgs, config: Config) -> Result<(), ServeError> {
     let https = Https::new(&config.extra_ca).map_err(ServeError::ExtraCa)?;
     let args = Arc::new(args);
     let now: Now = Arc::new(SystemTime::now);
-    let sources = Sources::new(Arc::clone(&args), Arc::new(https));
+    let sources = Sources::new(Arc::clone(&args), Arc::new(https), Arc::clone(&now));
     let cache = Cache::new(Box::new(sources), Arc::clone(&now));
     let volume = Volume::new(args.dir.clone());
     let endpoint = Endpoint::new(volume, cache, config.header, now);

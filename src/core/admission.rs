@@ -250,7 +250,7 @@ fn report_unserved(resolution: &Resolution, choices: &Choices, warnings: &mut Ve
     }
     for usable in &resolution.identities {
         let PodIdentity { name, source, .. } = &usable.identity;
-        if !matches!(source, Source::Federated | Source::Secret) {
+        if !matches!(source, Source::Federated | Source::Secret | Source::Certificate) {
             let what = format!("AzureIdentity {name} has the source `{}`", source.as_str());
             warnings.push(Warning::NotServedYet(what));
         }

@@ -46,7 +46,7 @@ pub(super) async fn check(
     }
     matches(&token.claims, application, config.credentials(application))?;
     verify(&token, config).await?;
-    in_time(&token.claims, now)
+    in_time(token.claims.nbf.max(token.claims.iat), token.claims.exp, now)
 }
 
 /// Compares byte for byte, each part with those credentials alone that fit so far.
@@ -92,18 +92,19 @@ async fn verify(token: &Unverified<'_, Claims>, config: &Config) -> Result<(), R
     if key.verifies(token) { Ok(()) } else { Err(Refusal::Signature) }
 }
 
-fn in_time(claims: &Claims, now: SystemTime) -> Result<(), Refusal> {
-    let begins = claims.nbf.max(claims.iat).unwrap_or_default();
-    let latest = seconds(now).saturating_add(AHEAD.as_secs());
-    if begins <= latest && seconds(now) < claims.exp {
+/// Whether an assertion that begins and ends at these seconds is good at `now`.
+pub(super) fn in_time(begins: Option<u64>, ends: u64, now: SystemTime) -> Result<(), Refusal> {
+    let (begins, now) = (begins.unwrap_or_default(), seconds(now));
+    if begins <= now.saturating_add(AHEAD.as_secs()) && now < ends {
         return Ok(());
     }
-    let text = |time| timestamp(time, "%Y-%m-%dT%H:%M:%SZ");
-    let when = |seconds| {
-        let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-        time.map_or_else(String::new, text)
-    };
-    Err(Refusal::NotInTime { now: text(now), from: when(begins), until: when(claims.exp) })
+    Err(Refusal::NotInTime { now: when(now), from: when(begins), until: when(ends) })
+}
+
+/// These seconds since the Unix epoch, as Entra writes a time in its refusals.
+pub(super) fn when(seconds: u64) -> String {
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    time.map_or_else(String::new, |time| timestamp(time, "%Y-%m-%dT%H:%M:%SZ"))
 }
 
 #[cfg(test)]

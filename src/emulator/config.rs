@@ -14,6 +14,7 @@ use imdslet_core::id::{is_guid, is_tenant};
 pub use error::ConfigError;
 use error::{repeated, value};
 
+use super::certificate::Certificate;
 use super::faults::{Fault, Faults};
 use super::file::{
     ApplicationEntry, ConfigFile, FaultsEntry, FederatedCredential, IssuerEntry, Secret,
@@ -59,6 +60,15 @@ pub(super) struct Application {
     pub(super) client_id: String,
     pub(super) object_id: String,
     pub(super) secrets: Vec<Secret>,
+    pub(super) expired_secrets: Vec<Secret>,
+    pub(super) certificates: Vec<Certificate>,
+}
+
+impl Application {
+    /// Whether `id` is its client id.
+    pub(super) fn is(&self, id: &str) -> bool {
+        self.client_id.eq_ignore_ascii_case(id)
+    }
 }
 
 impl Config {
@@ -82,7 +92,7 @@ impl Config {
     pub fn parse(text: &str, folder: Option<&Path>) -> Result<Self, ConfigError> {
         let file: ConfigFile =
             serde_yaml::from_str(text).map_err(|error| ConfigError::Syntax(error.to_string()))?;
-        let tenants = tenants(file.tenants)?;
+        let tenants = tenants(file.tenants, folder)?;
         let credentials = credentials(file.federated_credentials, &tenants)?;
         let mut issuers = BTreeMap::new();
         for (at, entry) in file.issuers.into_iter().enumerate() {
@@ -128,6 +138,7 @@ impl Config {
 
 fn tenants(
     entries: Vec<TenantEntry>,
+    folder: Option<&Path>,
 ) -> Result<BTreeMap<String, BTreeMap<String, Application>>, ConfigError> {
     let mut tenants = BTreeMap::new();
     for (at, entry) in entries.into_iter().enumerate() {
@@ -136,7 +147,7 @@ fn tenants(
         let mut applications = BTreeMap::new();
         for (at, entry) in entry.applications.into_iter().enumerate() {
             let field = format!("{field}.applications[{at}]");
-            let application = application(&field, entry)?;
+            let application = application(&field, entry, folder)?;
             let client_id = application.client_id.clone();
             if applications.insert(client_id.clone(), application).is_some() {
                 return Err(repeated(format!("{field}.clientId"), &client_id));
@@ -149,15 +160,34 @@ fn tenants(
     Ok(tenants)
 }
 
-fn application(field: &str, entry: ApplicationEntry) -> Result<Application, ConfigError> {
-    if entry.secrets.iter().any(Secret::is_empty) {
+fn application(
+    field: &str,
+    entry: ApplicationEntry,
+    folder: Option<&Path>,
+) -> Result<Application, ConfigError> {
+    if entry.secrets.iter().chain(&entry.expired_secrets).any(Secret::is_empty) {
         let problem = "an empty secret is none; take it out".to_owned();
         return Err(ConfigError::Entry { field: format!("{field}.secrets"), problem });
+    }
+    let certificate = |field: String, pem: &str| {
+        Certificate::parse(pem)
+            .map_err(|problem| ConfigError::Entry { field, problem: problem.to_owned() })
+    };
+    let mut certificates = Vec::new();
+    for (at, pem) in entry.certificates.iter().enumerate() {
+        certificates.push(certificate(format!("{field}.certificates[{at}]"), pem)?);
+    }
+    for (at, path) in entry.certificate_files.iter().enumerate() {
+        let field = format!("{field}.certificateFiles[{at}]");
+        let pem = read(&in_folder(&field, path, folder)?)?;
+        certificates.push(certificate(field, &pem)?);
     }
     Ok(Application {
         client_id: guid(format!("{field}.clientId"), &entry.client_id)?,
         object_id: guid(format!("{field}.objectId"), &entry.object_id)?,
         secrets: entry.secrets,
+        expired_secrets: entry.expired_secrets,
+        certificates,
     })
 }
 
@@ -334,7 +364,7 @@ fn in_folder(field: &str, path: &Path, folder: Option<&Path>) -> Result<PathBuf,
         None => Err(ConfigError::Entry {
             field: field.to_owned(),
             problem: "this configuration came without a folder that a file could be in; give the \
-                      content as `jwks` or `ca`"
+                      content as `jwks`, `ca` or `certificates`"
                 .to_owned(),
         }),
     }

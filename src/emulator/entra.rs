@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use imdslet_certs::Authority;
 
 use super::assertion;
+use super::certificate;
 use super::config::{Application, Config};
 use super::jwt::{Jwks, KeyError, KeyName, SigningKey};
 use super::refusal::Refusal;
@@ -39,6 +40,15 @@ pub struct Entra {
     /// Replaced as a whole: each call sees one configuration from its beginning to its end.
     config: RwLock<Arc<Config>>,
     counts: Counts,
+}
+
+/// A call of the token endpoint.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) tenant: &'a str,
+    /// The URL that it was posted to.
+    pub(super) endpoint: &'a str,
+    pub(super) body: &'a [u8],
 }
 
 /// A token and how many seconds it is valid.
@@ -104,10 +114,10 @@ impl Entra {
     pub(super) async fn token(
         &self,
         config: &Config,
-        tenant: &str,
-        body: &[u8],
+        call: Call<'_>,
         now: SystemTime,
     ) -> Result<Issued, Refusal> {
+        let Call { tenant, endpoint, body } = call;
         let (tenant, applications) = config.tenant(tenant)?;
         let request = TokenRequest::parse(body)?;
         let application =
@@ -115,7 +125,7 @@ impl Entra {
                 let client_id = request.client_id.clone();
                 Refusal::UnknownClient { client_id, tenant: tenant.to_owned() }
             })?;
-        let proof = prove(&request.credential, application, config, now).await?;
+        let proof = prove(&request.credential, application, endpoint, config, now).await?;
         let grant = Grant {
             tenant,
             client_id: &application.client_id,
@@ -154,10 +164,15 @@ impl Caller {
 async fn prove(
     credential: &Credential,
     application: &Application,
+    endpoint: &str,
     config: &Config,
     now: SystemTime,
 ) -> Result<Proof, Refusal> {
     match credential {
+        Credential::Assertion(assertion) if certificate::is_meant(assertion, application) => {
+            certificate::check(assertion, application, endpoint, now)?;
+            Ok(Proof::Assertion)
+        }
         Credential::Assertion(assertion) => {
             assertion::check(assertion, application, config, now).await?;
             Ok(Proof::Assertion)
@@ -167,6 +182,9 @@ async fn prove(
             let right = application.secrets.iter().filter(|secret| secret.is(given)).count();
             if right > 0 {
                 return Ok(Proof::Secret);
+            }
+            if application.expired_secrets.iter().any(|secret| secret.is(given)) {
+                return Err(Refusal::ExpiredSecret(application.client_id.clone()));
             }
             Err(Refusal::WrongSecret(application.client_id.clone()))
         }

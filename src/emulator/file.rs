@@ -64,6 +64,14 @@ pub(super) struct ApplicationEntry {
     pub(super) object_id: String,
     #[serde(default, deserialize_with = "secrets")]
     pub(super) secrets: Vec<Secret>,
+    /// Those that Azure still knows and does not take any more.
+    #[serde(default, deserialize_with = "secrets")]
+    pub(super) expired_secrets: Vec<Secret>,
+    /// In PEM.
+    #[serde(default)]
+    pub(super) certificates: Vec<String>,
+    #[serde(default)]
+    pub(super) certificate_files: Vec<PathBuf>,
 }
 
 #[derive(Deserialize)]

@@ -69,17 +69,35 @@ impl Jwk {
             && self.e.is_some()
     }
 
-    /// Whether the token was signed with this key. Keys under 2048 bits verify nothing.
+    /// An RSA key by its numbers, big-endian.
+    pub(super) fn rsa(modulus: &[u8], exponent: &[u8]) -> Self {
+        // DER has a zero before a number whose first bit is set.
+        let number = |bytes: &[u8]| {
+            let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
+            Some(URL_SAFE_NO_PAD.encode(bytes.get(start..).unwrap_or_default()))
+        };
+        Self {
+            kty: "RSA".to_owned(),
+            usage: None,
+            alg: None,
+            kid: None,
+            x5t: None,
+            n: number(modulus),
+            e: number(exponent),
+        }
+    }
+
+    /// Whether the token was signed with this key, by RS256.
     pub(super) fn verifies<C>(&self, token: &Unverified<'_, C>) -> bool {
+        self.verifies_by(token, Algorithm::RS256)
+    }
+
+    /// Whether the token was signed with this key, by `algorithm`. Keys under 2048 bits verify nothing.
+    pub(super) fn verifies_by<C>(&self, token: &Unverified<'_, C>, algorithm: Algorithm) -> bool {
         let (Some(n), Some(e)) = (&self.n, &self.e) else { return false };
         let Ok(key) = DecodingKey::from_rsa_components(n, e) else { return false };
-        jsonwebtoken::crypto::verify(
-            token.signature,
-            token.message.as_bytes(),
-            &key,
-            Algorithm::RS256,
-        )
-        .unwrap_or(false)
+        jsonwebtoken::crypto::verify(token.signature, token.message.as_bytes(), &key, algorithm)
+            .unwrap_or(false)
     }
 }
 
@@ -171,6 +189,9 @@ impl SigningKey {
 pub(super) struct Unverified<'a, C> {
     pub(super) alg: String,
     pub(super) kid: Option<String>,
+    /// Thumbprints of the certificate that signed, by SHA-1 and by SHA-256.
+    pub(super) x5t: Option<String>,
+    pub(super) x5t_s256: Option<String>,
     pub(super) claims: C,
     /// What is signed: header and claims as they came.
     message: &'a str,
@@ -181,6 +202,9 @@ pub(super) struct Unverified<'a, C> {
 struct UnverifiedHeader {
     alg: String,
     kid: Option<String>,
+    x5t: Option<String>,
+    #[serde(rename = "x5t#S256")]
+    x5t_s256: Option<String>,
     typ: Option<String>,
     crit: Option<serde::de::IgnoredAny>,
 }
@@ -204,7 +228,8 @@ impl<'a, C: DeserializeOwned> Unverified<'a, C> {
         }
         let claims =
             part(claims).ok_or("its claims are not readable, or one is missing or given twice")?;
-        Ok(Self { alg: header.alg, kid: header.kid, claims, message, signature })
+        let UnverifiedHeader { alg, kid, x5t, x5t_s256, .. } = header;
+        Ok(Self { alg, kid, x5t, x5t_s256, claims, message, signature })
     }
 }
 

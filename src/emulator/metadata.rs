@@ -14,13 +14,18 @@ pub(super) fn host(headers: &HeaderMap) -> &str {
         .unwrap_or("localhost")
 }
 
+/// Where a client that knows this server as `host` asks for tokens.
+pub(super) fn token_endpoint(host: &str, tenant: &str) -> String {
+    format!("https://{host}/{tenant}/oauth2/v2.0/token")
+}
+
 /// `/{tenant}/v2.0/.well-known/openid-configuration`.
 pub(super) fn openid_configuration(host: &str, tenant: &str) -> Value {
     let base = format!("https://{host}/{tenant}");
     json!({
         "issuer": format!("{base}/v2.0"),
         "authorization_endpoint": format!("{base}/oauth2/v2.0/authorize"),
-        "token_endpoint": format!("{base}/oauth2/v2.0/token"),
+        "token_endpoint": token_endpoint(host, tenant),
         "jwks_uri": format!("{base}/discovery/v2.0/keys"),
         "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt"],
         "response_types_supported": ["code"],

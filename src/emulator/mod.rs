@@ -7,8 +7,12 @@
 //! Where its documentation is silent about Entra, the emulator takes the stricter reading:
 //!
 //! * Issuer, subject and audience are compared byte for byte. An assertion has one audience.
-//! * Assertions are signed with RS256 and carry `kid`, `iss`, `sub`, `aud` and `exp`.
+//! * Assertions of federated credentials are signed with RS256 and carry `kid`, `iss`, `sub`, `aud` and `exp`.
 //! * `exp` is taken at its word; `nbf` and `iat` may lie five minutes ahead.
+//!
+//! An application's own assertions are signed with RS256 or PS256 by one of its `certificates` (PEM,
+//! or `certificateFiles`), carry `x5t` or `x5t#S256`, `iss`, `sub`, `aud`, `jti`, `nbf` and `exp`, and
+//! are for the URL that they are posted to.
 //!
 //! What it is told, as YAML or JSON:
 //!
@@ -47,6 +51,7 @@
 //! unless told otherwise, and its tokens open nothing but what trusts its key.
 
 mod assertion;
+mod certificate;
 mod config;
 mod entra;
 mod faults;

@@ -52,6 +52,41 @@ pub(super) enum Refusal {
          client secret value, not the client secret ID, for a secret added to app '{0}'."
     )]
     WrongSecret(String),
+    #[error(
+        "The provided client secret keys for app '{0}' are expired. Visit the Azure portal to create \
+         new keys for your app: https://aka.ms/NewClientSecret, or consider using certificate \
+         credentials for added security: https://aka.ms/certCreds."
+    )]
+    ExpiredSecret(String),
+    #[error(
+        "Invalid JWT token. '{0}' is not a supported signature algorithm. Supported signing \
+         algorithms are: 'RS256, PS256'."
+    )]
+    UnsupportedOwnAlgorithm(String),
+    #[error(
+        "Invalid JWT token. No certificate SHA-1 thumbprint, certificate SHA-256 thumbprint, nor \
+         keyId specified in token header."
+    )]
+    NoThumbprint,
+    #[error(
+        "The certificate with identifier used to sign the client assertion is not registered on \
+         application. [Reason - The key was not found., Thumbprint of key used by client: '{0}']"
+    )]
+    UnknownCertificate(String),
+    #[error(
+        "The certificate with identifier used to sign the client assertion is expired on application. \
+         [Reason - The key used is expired., Thumbprint of key used by client: '{thumbprint}', Found \
+         key 'Start={from}, End={until}']"
+    )]
+    ExpiredCertificate { thumbprint: String, from: String, until: String },
+    #[error("Client assertion application identifier doesn't match 'client_id' parameter.")]
+    OtherApplication,
+    #[error(
+        "Client assertion audience claim does not match Realm issuer ('{0}'). Review the \
+         documentation at \
+         https://learn.microsoft.com/entra/identity-platform/certificate-credentials ."
+    )]
+    OtherEndpoint(String),
     #[error("JWT token is invalid or malformed: {0}.")]
     MalformedAssertion(&'static str),
     #[error(
@@ -141,8 +176,16 @@ impl Refusal {
             Self::InvalidScope(_) => (1_002_012, "invalid_scope", "InvalidScope"),
             Self::NoCredential => (7_000_216, "invalid_client", "NoCredential"),
             Self::WrongSecret(_) => (7_000_215, "invalid_client", "WrongSecret"),
+            Self::ExpiredSecret(_) => (7_000_222, "invalid_client", "ExpiredSecret"),
+            Self::NoThumbprint => (5_002_723, "invalid_client", "NoThumbprint"),
+            Self::UnknownCertificate(_) => (700_027, "invalid_client", "UnknownCertificate"),
+            Self::ExpiredCertificate { .. } => (700_027, "invalid_client", "ExpiredCertificate"),
+            Self::OtherApplication => (700_021, "invalid_client", "OtherApplication"),
+            Self::OtherEndpoint(_) => (700_023, "invalid_client", "OtherEndpoint"),
             Self::MalformedAssertion(_) => (50027, "invalid_request", "MalformedAssertion"),
-            Self::UnsupportedAlgorithm(_) => (5_002_738, "invalid_client", "UnsupportedAlgorithm"),
+            Self::UnsupportedAlgorithm(_) | Self::UnsupportedOwnAlgorithm(_) => {
+                (5_002_738, "invalid_client", "UnsupportedAlgorithm")
+            }
             Self::NoFederatedCredential(_) => (70025, "invalid_client", "NoFederatedCredential"),
             Self::Issuer(_) => (700_211, "invalid_client", "IssuerMismatch"),
             Self::Audience(_) => (700_212, "invalid_client", "AudienceMismatch"),

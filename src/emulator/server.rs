@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::config::Config;
-use super::entra::{Caller, Entra, StartError};
+use super::entra::{Call, Caller, Entra, StartError};
 use super::metadata;
 use super::refusal::{Ids, Refusal};
 
@@ -141,9 +141,11 @@ async fn token(
     let body = if is_form(&headers) { body } else { Bytes::new() };
     let fault = wait_for_fault(&config, &app.shutdown).await;
     let now = SystemTime::now();
+    let endpoint = metadata::token_endpoint(metadata::host(&headers), &tenant);
+    let call = Call { tenant: &tenant, endpoint: &endpoint, body: &body };
     let result = match fault {
         Some((status, _)) => Err(Refusal::Fault(status)),
-        None => app.entra.token(&config, &tenant, &body, now).await,
+        None => app.entra.token(&config, call, now).await,
     };
 
     let ids = ids(&headers);

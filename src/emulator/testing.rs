@@ -25,7 +25,8 @@ pub(super) static CLUSTER: LazyLock<LocalIssuer> =
 pub(super) fn config() -> Value {
     json!({
         "tenants": [{"id": TENANT, "applications": [
-            {"clientId": CLIENT, "objectId": OBJECT, "secrets": ["first", "second"]},
+            {"clientId": CLIENT, "objectId": OBJECT, "secrets": ["first", "second"],
+             "expiredSecrets": ["~past~"]},
             {"clientId": OTHER_CLIENT, "objectId": OBJECT},
         ]}],
         "issuers": [{"issuer": ISSUER, "jwks": CLUSTER.jwks()}],

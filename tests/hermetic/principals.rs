@@ -119,3 +119,46 @@ async fn a_secret_that_comes_late_is_waited_for() {
     assert_eq!(status, 200, "{body}");
     drop(sidecar);
 }
+
+#[tokio::test]
+async fn a_certificate_becomes_tokens_by_either_algorithm_and_may_be_rotated() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/certificates");
+    let fixture = |name: &str| fs::read(fixtures.join(name)).unwrap();
+    let registered =
+        |name: &str| json!({"certificates": [String::from_utf8(fixture(name)).unwrap()]});
+    let entra = Entra::start();
+    know(&entra, &registered("leaf.crt")).await;
+    let pod = Pod::new("certificate", &[]);
+    let (sidecar, port) = pod.sidecar(&entra);
+    let mut resources = (0..).map(|at| format!("https://r{at}.example"));
+    let mut ask = || {
+        let resource = resources.next().unwrap();
+        let (status, body) = imds_for(port, &resource);
+        (status, body, resource)
+    };
+    let kinds: [(&str, &[u8], &[u8]); 5] = [
+        ("new.p12", b"s3cret", b""),
+        ("old.p12", b"s3cret", b"RS256"),
+        ("old-no-password.p12", b"", b""),
+        ("encrypted.pem", b"s3cret", b""),
+        ("pkcs1.pem", b"", b"PS256"),
+    ];
+    for (name, password, algorithm) in kinds {
+        let content = fixture(name);
+        let keys = [("certificate", &*content), ("password", password), ("algorithm", algorithm)];
+        pod.mount(&format!("..{name}"), &keys);
+        let (status, body, resource) = ask();
+        assert_eq!(status, 200, "{name}: {body}");
+        let token = body["access_token"].as_str().unwrap();
+        let claims = entra.verify_of(TENANT, token, &resource).await;
+        assert_eq!((claims.appid.as_str(), claims.appidacr.as_str()), (CLIENT, "2"), "{name}");
+    }
+
+    // One that is not registered.
+    know(&entra, &registered("other.crt")).await;
+    let (status, refused, _) = ask();
+    assert_eq!(status, 400, "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("AADSTS700027"), "{refused}");
+    let log = log_of(sidecar);
+    assert!(!log.contains("s3cret") && !log.contains("eyJ"), "{log}");
+}

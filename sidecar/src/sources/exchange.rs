@@ -117,10 +117,15 @@ impl Exchange<'_> {
         }
     }
 
+    /// Where it is asked for.
+    pub(super) fn endpoint(&self) -> String {
+        format!("{}/{}/oauth2/v2.0/token", self.authority, self.tenant)
+    }
+
     /// A transport that lets this exchange's one request through.
     fn confined(&self, https: &Arc<dyn Post>) -> Result<Arc<Confined>, Fault> {
-        let url = format!("{}/{}/oauth2/v2.0/token", self.authority, self.tenant);
-        let allowed = Url::parse(&url).map_err(|error| self.no_answer(error.to_string()))?;
+        let allowed =
+            Url::parse(&self.endpoint()).map_err(|error| self.no_answer(error.to_string()))?;
         Ok(Confined::new(Arc::clone(https), allowed))
     }
 

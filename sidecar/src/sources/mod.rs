@@ -9,9 +9,10 @@ use imdslet_core::serve::ServeArgs;
 
 use crate::fault::Fault;
 use crate::resource::Resource;
-use crate::source::{Fetch, Fetched};
+use crate::source::{Fetch, Fetched, Now};
 use crate::transport::Post;
 
+mod certificate;
 mod exchange;
 mod federated;
 mod mounted;
@@ -24,11 +25,12 @@ pub(crate) use mounted::MountedFault;
 pub(crate) struct Sources {
     args: Arc<ServeArgs>,
     https: Arc<dyn Post>,
+    now: Now,
 }
 
 impl Sources {
-    pub(crate) fn new(args: Arc<ServeArgs>, https: Arc<dyn Post>) -> Self {
-        Self { args, https }
+    pub(crate) fn new(args: Arc<ServeArgs>, https: Arc<dyn Post>, now: Now) -> Self {
+        Self { args, https, now }
     }
 }
 
@@ -41,7 +43,10 @@ impl Fetch for Sources {
                 federated::fetch(&self.args, &self.https, identity, resource).await
             }
             Source::Secret => secret::fetch(&self.args, &self.https, identity, resource).await,
-            Source::Binding | Source::Managed | Source::Certificate => Err(Fault::Source {
+            Source::Certificate => {
+                certificate::fetch(&self.args, &self.https, &self.now, identity, resource).await
+            }
+            Source::Binding | Source::Managed => Err(Fault::Source {
                 identity: identity.name.clone(),
                 source_name: identity.source.as_str(),
             }),

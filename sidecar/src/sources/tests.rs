@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::config::FETCH_DEADLINE;
 use crate::fault::Reply;
-use crate::testing::identity;
+use crate::testing::{identity, now};
 
 mod credentials;
 
@@ -54,7 +54,7 @@ fn entra(wire: &Arc<Wire>, token: Option<&str>) -> (Sources, tempfile::TempDir) 
         link_local: false,
         secrets_dir: None,
     };
-    (Sources::new(Arc::new(args), Arc::<Wire>::clone(wire)), dir)
+    (Sources::new(Arc::new(args), Arc::<Wire>::clone(wire), Arc::new(now)), dir)
 }
 
 fn vault() -> Resource {
@@ -113,7 +113,6 @@ async fn nothing_is_sent_for_what_cannot_be_right() {
         identity
     };
     let cases = [
-        (with(|i| i.source = Source::Certificate), Some("a.s.a"), "SourceNotServed", 400),
         (with(|i| i.source = Source::Binding), Some("a.s.a"), "SourceNotServed", 400),
         (with(|i| i.source = Source::Managed), Some("a.s.a"), "SourceNotServed", 400),
         (with(|i| i.client_id = "app".into()), Some("a.s.a"), "BadId", 400),

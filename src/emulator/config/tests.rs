@@ -47,7 +47,17 @@ fn durations_are_written_as_people_write_them() {
 fn each_mistake_names_its_field_and_what_is_allowed() {
     for (pointer, value, expected) in [
         ("/tenant", json!([]), "unknown field `tenant`, expected one of `tenants`"),
-        ("/tenants/0/applications/0/certificates", json!([]), "unknown field `certificates`"),
+        ("/tenants/0/applications/0/certificate", json!([]), "unknown field `certificate`"),
+        (
+            "/tenants/0/applications/0/certificates",
+            json!(["x"]),
+            "applications[0].certificates[0]: it must be one certificate in PEM",
+        ),
+        (
+            "/tenants/0/applications/0/certificateFiles",
+            json!(["x"]),
+            "applications[0].certificateFiles[0]: this configuration came without a folder",
+        ),
         (
             "/tenants/0/id",
             json!("contoso.com"),

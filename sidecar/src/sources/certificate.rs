@@ -1,0 +1,170 @@
+//! Type 2: a service principal with the certificate of a Secret in the pod's namespace.
+
+use std::sync::Arc;
+
+use imdslet_core::contract::PodIdentity;
+use imdslet_core::serve::ServeArgs;
+use tokio::task::spawn_blocking;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::exchange::Exchange;
+use super::mounted::{Mounted, MountedFault};
+use super::tenants::fetch_each;
+use crate::assertion::{Algorithm, Statement, sign};
+use crate::certificate::{CertificateError, ClientCertificate};
+use crate::claims::Claims;
+use crate::fault::Fault;
+use crate::resource::Resource;
+use crate::schedule::epoch;
+use crate::secret::Secret;
+use crate::source::{Fetched, Now};
+use crate::transport::Post;
+
+/// The key of the certificate, as the documents of aad-pod-identity have it.
+const KEY: &str = "certificate";
+
+/// What the Secret gives to sign with.
+struct Signer {
+    certificate: ClientCertificate,
+    algorithm: Algorithm,
+    mounted: Mounted,
+}
+
+pub(super) async fn fetch(
+    args: &Arc<ServeArgs>,
+    https: &Arc<dyn Post>,
+    now: &Now,
+    identity: &PodIdentity,
+    resource: &Resource,
+) -> Result<Fetched, Fault> {
+    let signer = {
+        let (args, owned) = (Arc::clone(args), identity.clone());
+        // Passwords are made expensive on purpose, and the one thread has others to answer.
+        let signer = spawn_blocking(move || Signer::of(Mounted::read(&args, &owned)?));
+        // It panics, or the sidecar ends.
+        signer.await.map_err(|error| MountedFault::Unreadable {
+            identity: identity.name.clone(),
+            secret: identity.secret.clone().unwrap_or_default(),
+            why: error.to_string(),
+        })??
+    };
+    let (signer, claims, now) = (&signer, &Claims::default(), epoch(now()));
+    let authority = args.authority_of(&identity.name);
+    fetch_each(identity, |tenant| async move {
+        let exchange = Exchange { identity, tenant, authority, resource, claims };
+        let statement = Statement {
+            audience: &exchange.endpoint(),
+            client_id: &identity.client_id,
+            id: Uuid::new_v4().to_string(),
+            now,
+        };
+        exchange.assertion(https, signer.assertion(&statement)?).await
+    })
+    .await
+}
+
+impl Signer {
+    /// `certificate`, else `tls.crt` and `tls.key` as in a Secret of type `kubernetes.io/tls`;
+    /// `password`, where it is encrypted; `algorithm`, for whoever needs RS256.
+    fn of(mounted: Mounted) -> Result<Self, MountedFault> {
+        let pair = match (mounted.get("tls.crt"), mounted.get("tls.key")) {
+            (Some(certificate), Some(key)) => {
+                Some(Zeroizing::new([certificate, b"\n", key].concat()))
+            }
+            _ => None,
+        };
+        let pair = pair.as_ref().map(|pair| pair.as_slice());
+        let Some(content) = mounted.get(KEY).or(pair) else {
+            return Err(match mounted.keys()[..] {
+                [] => mounted.missing(&format!("key `{KEY}`")),
+                ref keys => mounted.unusable(&format!(
+                    "it has no key `{KEY}`, only `{}`; put the certificate there",
+                    keys.join("`, `")
+                )),
+            });
+        };
+        let algorithm = match text(&mounted, "algorithm")?.trim() {
+            "" => Algorithm::default(),
+            name => Algorithm::named(name).ok_or_else(|| {
+                mounted.unusable("its `algorithm` must be PS256, which is the default, or RS256")
+            })?,
+        };
+        let certificate = certificate(content, text(&mounted, "password")?)
+            .map_err(|error| mounted.unusable(&error.to_string()))?;
+        Ok(Self { certificate, algorithm, mounted })
+    }
+
+    fn assertion(&self, statement: &Statement<'_>) -> Result<Secret, MountedFault> {
+        if let Some(problem) = self.certificate.out_of_time(statement.now) {
+            return Err(self.mounted.unusable(&problem));
+        }
+        sign(&self.certificate, self.algorithm, statement)
+            .ok_or_else(|| self.mounted.unusable("its key signs nothing; export it anew"))
+    }
+}
+
+/// The password as it is, as NMI took it, else without the line end that `echo` and editors leave.
+fn certificate(content: &[u8], password: &str) -> Result<ClientCertificate, CertificateError> {
+    let trimmed = password.trim_end_matches(['\r', '\n']);
+    match ClientCertificate::parse(content, password) {
+        Err(CertificateError::Password) if trimmed != password => {
+            ClientCertificate::parse(content, trimmed)
+        }
+        read => read,
+    }
+}
+
+/// The text under a key; empty where there is none.
+fn text<'a>(mounted: &'a Mounted, key: &str) -> Result<&'a str, MountedFault> {
+    std::str::from_utf8(mounted.get(key).unwrap_or_default())
+        .map_err(|_| mounted.unusable(&format!("its `{key}` is not UTF-8; put the text there")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAF: &[u8] = include_bytes!("../../../tests/fixtures/certificates/new.p12");
+    const PEM: &[u8] = include_bytes!("../../../tests/fixtures/certificates/pkcs8.pem");
+
+    type Keys<'a> = &'a [(&'a str, &'a [u8])];
+
+    fn read(keys: Keys<'_>) -> Result<Algorithm, (&'static str, String)> {
+        Signer::of(Mounted::of("web/sp", "web/azure-cert", keys))
+            .map(|signer| signer.algorithm)
+            .map_err(|fault| (fault.reason(), fault.to_string()))
+    }
+
+    #[test]
+    fn each_layout_of_a_secret_is_read() {
+        let cases: [(Keys<'_>, Algorithm); 5] = [
+            (&[("certificate", LEAF), ("password", b"s3cret")], Algorithm::Ps256),
+            (&[("certificate", LEAF), ("password", b"s3cret\n")], Algorithm::Ps256),
+            (&[("certificate", PEM), ("algorithm", b"RS256\n")], Algorithm::Rs256),
+            (&[("certificate", PEM), ("tls.crt", b""), ("tls.key", b"")], Algorithm::Ps256),
+            // Which part holds what is not asked.
+            (&[("tls.crt", b""), ("tls.key", PEM)], Algorithm::Ps256),
+        ];
+        for (keys, algorithm) in cases {
+            assert_eq!(read(keys), Ok(algorithm));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_says_why_and_shows_nothing_of_it() {
+        let cases: [(Keys<'_>, &str, &str); 6] = [
+            (&[], "SecretMissing", "has no key `certificate`"),
+            (&[("cert", LEAF), ("pass", b"s3cret")], "SecretUnusable", "only `cert`, `pass`"),
+            (&[("tls.crt", PEM)], "SecretUnusable", "only `tls.crt`"),
+            (&[("certificate", LEAF)], "SecretUnusable", "the password is wrong"),
+            (&[("certificate", PEM), ("algorithm", b"ES256")], "SecretUnusable", "must be PS256"),
+            (&[("certificate", PEM), ("password", b"\xff")], "SecretUnusable", "is not UTF-8"),
+        ];
+        for (keys, reason, part) in cases {
+            let (told, message) = read(keys).unwrap_err();
+            assert_eq!(told, reason);
+            assert!(message.contains(part) && !message.contains("s3cret"), "{message}");
+        }
+    }
+}
