@@ -26,6 +26,11 @@ const CA_NAME: &str = "imdslet-webhook CA";
 /// or was cut off.
 const KNOWN_FOR: Duration = Duration::from_hours(1);
 
+/// How long a new CA is known before it is shown by a server that can still show something else.
+/// Long enough for an API server to hear of it, and short, since what brought it about was not
+/// planned.
+pub const SETTLED: Duration = Duration::from_mins(1);
+
 /// How long a CA is trusted after the last server has shown what another one issued.
 const KEPT_FOR: Duration = Duration::from_hours(24);
 
@@ -58,6 +63,20 @@ pub struct Held {
     pub authorities: String,
     /// What to renew, if anything.
     pub renewal: Option<Renewal>,
+    /// Since when the CA of `serving` is there, if it is the newest one.
+    known: Option<SystemTime>,
+}
+
+impl Held {
+    /// How long a server that shows `shown` should go on with it: those who were told of the CA
+    /// last may not all have heard it yet. Nothing where they would refuse `shown` by now.
+    #[must_use]
+    pub fn wait(&self, shown: &Keyring, now: SystemTime) -> Option<Duration> {
+        let still = Serving::from_pem(&shown.certificate, &shown.key).ok()?;
+        still.verify(&self.authorities, &[], now).ok()?;
+        let rest = (self.known? + SETTLED).duration_since(now).ok()?;
+        (!rest.is_zero()).then_some(rest)
+    }
 }
 
 /// What has to be made anew although it still works.
@@ -100,22 +119,16 @@ impl Keyring {
     /// The names of the texts in a Secret, in the order of the fields.
     pub const KEYS: [&str; 4] = ["tls.crt", "tls.key", "ca.crt", "ca.key"];
 
-    /// Makes a CA and a serving certificate for `names`. The CAs of `before` that are valid at `now`
-    /// stay trusted: other servers may still show what they issued.
+    /// Makes a CA and a serving certificate for `names`. The CAs in the texts `before` that are
+    /// valid at `now` stay trusted: other servers may still show what they issued.
     ///
     /// # Errors
     ///
     /// [`Error`] if a name is neither a DNS name nor an IP address.
-    pub fn generate(
-        names: &[String],
-        before: Option<&Self>,
-        now: SystemTime,
-    ) -> Result<Self, Error> {
+    pub fn generate(names: &[String], before: &[&str], now: SystemTime) -> Result<Self, Error> {
         let authority = Authority::generate(CA_NAME, now)?;
         let mut ring = Self::of(&authority, &authority.issue(names, now)?);
-        if let Some(before) = before {
-            ring.authorities.push_str(&before.trusted(now));
-        }
+        ring.authorities.push_str(&trusted(before, now));
         Ok(ring)
     }
 
@@ -129,7 +142,7 @@ impl Keyring {
             Renewal::Authority => {
                 let added = Authority::generate(CA_NAME, now)?;
                 Ok(Self {
-                    authorities: format!("{}{}", added.pem(), self.trusted(now)),
+                    authorities: format!("{}{}", added.pem(), trusted(&[&self.authorities], now)),
                     authority_key: added.key_pem(),
                     ..self.clone()
                 })
@@ -137,7 +150,7 @@ impl Keyring {
             Renewal::Serving(_) | Renewal::Switch => {
                 let Ok(issuing) = Authority::from_pem(&self.authorities, &self.authority_key, now)
                 else {
-                    return Self::generate(names, Some(self), now);
+                    return Self::generate(names, &[&self.authorities], now);
                 };
                 let renewed = Self::of(&issuing, &issuing.issue(names, now)?);
                 Ok(Self { authorities: self.authorities.clone(), ..renewed })
@@ -168,8 +181,11 @@ impl Keyring {
         let serving = serving.map_err(fault("tls.crt", "tls.key"))?;
         serving.verify(&self.authorities, &[], now).map_err(fault("tls.crt", "tls.key"))?;
         let renewal = self.renewal(&authority, &serving, names, now);
+        let is_newest = serving.verify(authority.pem(), &[], now).is_ok();
+        let known = is_newest.then(|| authority.made());
         let authorities = certificates(&self.authorities).unwrap_or_default();
-        Ok(Held { serving, authorities: authorities.iter().map(to_pem).collect(), renewal })
+        let authorities = authorities.iter().map(to_pem).collect();
+        Ok(Held { serving, authorities, renewal, known })
     }
 
     /// Whether nothing is kept yet.
@@ -218,17 +234,25 @@ impl Keyring {
         let has_others = certificates(&self.authorities).is_ok_and(|all| all.len() > 1);
         (has_others && since(serving.made()) >= KEPT_FOR).then_some(Renewal::Retire)
     }
+}
 
-    /// The certificates of the CAs, as long as they are worth trusting.
-    fn trusted(&self, now: SystemTime) -> String {
-        let is_worth = |certificate: &CertificateDer<'_>| {
-            let details = Details::of(certificate);
-            details.is_ok_and(|details| details.is_ca && details.valid_at(now).is_ok())
-        };
+/// The certificates of CAs in `texts`, each once, as long as they are worth trusting.
+pub(crate) fn trusted(texts: &[&str], now: SystemTime) -> String {
+    let is_worth = |certificate: &CertificateDer<'_>| {
+        let details = Details::of(certificate);
+        details.is_ok_and(|details| details.is_ca && details.valid_at(now).is_ok())
+    };
+    let mut all: Vec<CertificateDer<'static>> = Vec::new();
+    for text in texts {
         // One that cannot be read must not take those before it along.
-        let all = CertificateDer::pem_slice_iter(self.authorities.as_bytes()).map_while(Result::ok);
-        all.filter(is_worth).take(MOST_TRUSTED).map(|certificate| to_pem(&certificate)).collect()
+        let readable = CertificateDer::pem_slice_iter(text.as_bytes()).map_while(Result::ok);
+        for certificate in readable.filter(is_worth) {
+            if !all.contains(&certificate) {
+                all.push(certificate);
+            }
+        }
     }
+    all.iter().take(MOST_TRUSTED).map(to_pem).collect()
 }
 
 #[cfg(test)]
@@ -246,7 +270,7 @@ mod tests {
     }
 
     fn ring() -> Keyring {
-        Keyring::generate(&names(), None, now()).unwrap()
+        Keyring::generate(&names(), &[], now()).unwrap()
     }
 
     fn fault(ring: &Keyring, at: SystemTime) -> String {
@@ -291,7 +315,7 @@ mod tests {
 
     #[test]
     fn other_names_renew_the_serving_certificate() {
-        let ring = Keyring::generate(&["other.example".to_owned()], None, now()).unwrap();
+        let ring = Keyring::generate(&["other.example".to_owned()], &[], now()).unwrap();
         let due = Renewal::Serving(Unusable::NotFor("imdslet-webhook.web.svc".to_owned()));
         assert_eq!(renewal(&ring, now()), Some(due.clone()));
         assert_eq!(renewal(&ring.renew(&due, &names(), now()).unwrap(), now()), None);
@@ -346,20 +370,21 @@ mod tests {
     #[test]
     fn what_takes_the_place_of_something_broken_keeps_every_ca_that_is_still_good() {
         let first = ring();
-        let second = Keyring::generate(&names(), Some(&first), now()).unwrap();
-        let third = Keyring::generate(&names(), Some(&second), now()).unwrap();
+        let second = Keyring::generate(&names(), &[&first.authorities], now()).unwrap();
+        let third = Keyring::generate(&names(), &[&second.authorities], now()).unwrap();
         assert_eq!(certificates(&third.authorities).unwrap().len(), 3);
         for shown in [&first, &second, &third] {
             let shown = Serving::from_pem(&shown.certificate, &shown.key).unwrap();
             assert_eq!(shown.verify(&third.authorities, &names(), now()), Ok(()));
         }
-        let late = Keyring::generate(&names(), Some(&third), now() + DAY * 3651).unwrap();
+        let late = Keyring::generate(&names(), &[&third.authorities], now() + DAY * 3651).unwrap();
         assert_eq!(certificates(&late.authorities).unwrap().len(), 1);
         let broken = Keyring { authorities: format!("{}-----BEGIN", first.authorities), ..first };
-        let mended = Keyring::generate(&names(), Some(&broken), now()).unwrap();
+        let mended = Keyring::generate(&names(), &[&broken.authorities], now()).unwrap();
         assert_eq!(certificates(&mended.authorities).unwrap().len(), 2);
-        let many = (0..12)
-            .fold(ring(), |ring, _| Keyring::generate(&names(), Some(&ring), now()).unwrap());
+        let many = (0..12).fold(ring(), |ring, _| {
+            Keyring::generate(&names(), &[&ring.authorities], now()).unwrap()
+        });
         assert_eq!(certificates(&many.authorities).unwrap().len(), 1 + MOST_TRUSTED);
     }
 

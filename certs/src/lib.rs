@@ -10,12 +10,14 @@ mod keyring;
 mod listener;
 mod parsed;
 mod resolver;
+mod rotation;
 mod server;
 
 pub use authority::{Authority, Error, Serving};
-pub use keyring::{Fault, Held, Keyring, Renewal};
+pub use keyring::{Fault, Held, Keyring, Renewal, SETTLED};
 pub use listener::TlsListener;
 pub use parsed::Unusable;
 pub use resolver::{OldestTls, Resolver, server_config};
+pub use rotation::{Step, Tell, next, tell};
 pub use rustls::ServerConfig;
 pub use server::{Limits, serve};

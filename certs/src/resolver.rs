@@ -81,3 +81,59 @@ pub fn server_config(
 fn certified(serving: Serving) -> Result<CertifiedKey, rustls::Error> {
     CertifiedKey::from_der(serving.chain, serving.key, &ring::default_provider())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use rustls::pki_types::ServerName;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::{
+        ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, ServerConnection,
+    };
+
+    use super::*;
+    use crate::Authority;
+
+    /// The version that a client which speaks `versions` and a server agree on.
+    fn agreed(
+        oldest: OldestTls,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Result<ProtocolVersion, rustls::Error> {
+        let now = SystemTime::now();
+        let authority = Authority::generate("CA", now).unwrap();
+        let serving = authority.issue(&["localhost".to_owned()], now).unwrap();
+        let config = server_config(Arc::new(Resolver::new(serving)?), oldest)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(PemObject::from_pem_slice(authority.pem().as_bytes()).unwrap())?;
+        let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let client = client.with_protocol_versions(versions)?.with_root_certificates(roots);
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(Arc::new(client.with_no_client_auth()), name)?;
+        let mut server = ServerConnection::new(Arc::new(config))?;
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut bytes.as_slice()).unwrap();
+            server.process_new_packets()?;
+            bytes.clear();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut bytes.as_slice()).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok(server.protocol_version().unwrap())
+    }
+
+    #[test]
+    fn tls_1_2_is_spoken_only_where_the_switch_says_so() {
+        use rustls::version::{TLS12, TLS13};
+        let (new, old) = (ProtocolVersion::TLSv1_3, ProtocolVersion::TLSv1_2);
+        assert_eq!(agreed(OldestTls::V1_3, &[&TLS13, &TLS12]), Ok(new));
+        assert_eq!(agreed(OldestTls::V1_2, &[&TLS13, &TLS12]), Ok(new));
+        assert_eq!(agreed(OldestTls::V1_2, &[&TLS12]), Ok(old));
+        assert!(matches!(
+            agreed(OldestTls::V1_3, &[&TLS12]),
+            Err(rustls::Error::PeerIncompatible(_))
+        ));
+    }
+}

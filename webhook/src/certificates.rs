@@ -4,21 +4,23 @@
 //! Whichever replica comes first fills the Secret; optimistic concurrency decides, there is no
 //! leader. Each replica shows what the Secret holds and follows it. The order of every change is:
 //! Secret, then `caBundle`, then what is shown, so that no API server is shown a certificate whose
-//! CA it has not been given.
+//! CA it has not been given. What is due is decided by `imdslet_certs::rotation`, by the API
+//! server's clock.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
-use imdslet_certs::{Fault, Held, Keyring, Renewal, Resolver};
+use imdslet_certs::{Held, Keyring, Resolver, Step, next};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DynamicObject, PostParams};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff};
 use kube::{Api, Client};
+use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -27,10 +29,12 @@ use crate::metrics::Metrics;
 use crate::problem::{Ask, Problem};
 use crate::readiness::Readiness;
 
+mod clock;
 mod configuration;
 pub mod files;
 
-use configuration::{CONFIGURATION, Configuration, Configured};
+use clock::Clock;
+use configuration::{CONFIGURATION, Configuration, Configured, Told};
 
 /// The Secret with the certificates.
 pub const SECRET: &str = "imdslet-webhook-tls";
@@ -142,6 +146,7 @@ pub struct Keeper {
     first: Option<oneshot::Sender<First>>,
     secret: Seen<Secret>,
     shown: Option<(Arc<Resolver>, Keyring)>,
+    clock: Clock,
     /// Whether the API server has trusted us once.
     is_trusted: bool,
     metrics: Metrics,
@@ -179,6 +184,7 @@ impl Keeper {
             first: Some(first),
             secret: Seen::Unknown,
             shown: None,
+            clock: Clock::new(client.clone()),
             is_trusted: false,
             metrics,
             failed: None,
@@ -217,39 +223,51 @@ impl Keeper {
 
     /// Does what is to be done now. When to look again, or `None`: soon, since something is wrong.
     async fn settle(&mut self) -> Option<Duration> {
-        let now = SystemTime::now();
-        let held = match self.certificate(now).await {
+        let now = self.clock.now(&self.readiness).await;
+        let (keyring, held) = match self.certificate(now).await {
             Ok(Some(held)) => held,
-            Ok(None) => return Some(RECHECK),
-            Err(trouble) => {
+            unsettled => {
+                // Whatever becomes of the Secret, what is shown must be trusted meanwhile.
+                let shown = self.shown.as_ref().map(|(_, shown)| shown.authorities.clone());
+                if let Some(shown) = shown {
+                    let _ = self.tell(&shown, now).await;
+                }
+                let Err(trouble) = unsettled else { return Some(RECHECK) };
                 self.report(CERTIFICATE, &trouble);
                 return None;
             }
         };
-        let (keyring, held) = held;
         let authorities = held.authorities.clone();
-        if self.shown.is_none()
-            && let Err(trouble) = self.show(keyring.clone(), held)
-        {
-            self.report(CERTIFICATE, &trouble);
+        let is_first = self.shown.is_none();
+        if is_first && !self.shows(keyring.clone(), held) {
             return None;
         }
         self.readiness.clear(CERTIFICATE);
-        let (pause, is_well) = match self.tell(&authorities).await {
+        let (mut pause, is_well) = match self.tell(&authorities, now).await {
             Ok(told) => told,
             Err(when) => return when,
         };
         // Only now: what is shown has a CA that the API server has been given.
         if self.shown.as_ref().is_some_and(|(_, shown)| *shown != keyring)
-            && let Err(trouble) = keyring
-                .read(&self.names, now)
-                .map_err(|fault| Trouble::Serve(fault.to_string()))
-                .and_then(|held| self.show(keyring, held))
+            && let Ok(held) = keyring.read(&self.names, now)
         {
-            self.report(CERTIFICATE, &trouble);
-            return None;
+            let shown = self.shown.as_ref();
+            match shown.and_then(|(_, shown)| held.wait(shown, now)) {
+                Some(rest) => pause = pause.min(rest),
+                None if !self.shows(keyring, held) => return None,
+                None => {}
+            }
         }
         is_well.then_some(pause)
+    }
+
+    /// Shows what is `held`; whether that could be done.
+    fn shows(&mut self, keyring: Keyring, held: Held) -> bool {
+        let shown = self.show(keyring, held);
+        if let Err(trouble) = &shown {
+            self.report(CERTIFICATE, trouble);
+        }
+        shown.is_ok()
     }
 
     /// Gives the API server `authorities`: when to look again, and whether all is well.
@@ -258,20 +276,25 @@ impl Keeper {
     ///
     /// Whoever is to be shown a certificate does not have its CA yet: when to look again, as
     /// [`Keeper::settle`] says it.
-    async fn tell(&mut self, authorities: &str) -> Result<(Duration, bool), Option<Duration>> {
+    async fn tell(
+        &mut self,
+        authorities: &str,
+        now: SystemTime,
+    ) -> Result<(Duration, bool), Option<Duration>> {
         let (mut pause, mut is_well) = (RECHECK, true);
         for at in 0..self.configurations.len() {
             let Some(configuration) = self.configurations.get_mut(at) else { break };
             let of = configuration.of;
-            match configuration.trusted(authorities).await {
-                Ok(None) => {
+            match configuration.trusted(authorities, now).await {
+                Ok(Told::Yes(rest)) => {
                     if of == Configured::Mutating {
                         self.is_trusted = true;
                     }
                     self.readiness.clear(of.part());
+                    pause = rest.map_or(pause, |rest| pause.min(rest));
                 }
-                Ok(Some(rest)) if of == Configured::Mutating => return Err(Some(rest)),
-                Ok(Some(rest)) => pause = pause.min(rest),
+                Ok(Told::NotYet(rest)) if of == Configured::Mutating => return Err(Some(rest)),
+                Ok(Told::NotYet(rest)) => pause = pause.min(rest),
                 Err(trouble) => {
                     self.report(of.part(), &trouble);
                     // Nothing waits for the one that advises.
@@ -309,26 +332,21 @@ impl Keeper {
             };
             let kept = keyring(secret);
             let shown = self.shown.as_ref().map(|(_, keyring)| keyring);
-            let (next, done) = match plan(&kept, kept.read(&self.names, now)) {
-                Plan::Keep(held) => return Ok(Some((kept, *held))),
-                Plan::Renew(due) => (kept.renew(&due, &self.names, now)?, due.reason()),
-                // What is shown is trusted by everybody.
-                Plan::Make | Plan::Replace(_)
-                    if shown.is_some_and(|ring| self.is_good(ring, now)) =>
-                {
-                    (shown.cloned().unwrap_or_default(), "SecretRestored")
-                }
-                Plan::Make => (Keyring::generate(&self.names, shown, now)?, "CertificateMade"),
-                Plan::Replace(fault) => {
-                    tracing::warn!(
-                        key = fault.key, %fault, secret = SECRET, reason = "SecretUnusable",
-                        "a new CA and certificate take its place"
-                    );
-                    (Keyring::generate(&self.names, shown.or(Some(&kept)), now)?, "CertificateMade")
+            // What was told may be of another replica, which shows it.
+            let told = self.configurations.first().map(Configuration::told).unwrap_or_default();
+            let (next, done) = match next(&kept, shown, &told, &self.names, now)? {
+                Step::Keep(held) => return Ok(Some((kept, *held))),
+                Step::Write { keyring, reason, fault } => {
+                    if let Some(fault) = fault {
+                        tracing::warn!(
+                            key = fault.key, %fault, secret = SECRET, reason = "SecretUnusable",
+                            "something that works takes its place"
+                        );
+                    }
+                    (keyring, reason)
                 }
             };
-            let written = self.write(secret, &next).await?;
-            let Some(written) = written else {
+            let Some(written) = self.write(secret, &next).await? else {
                 return Ok(None);
             };
             tracing::info!(secret = SECRET, reason = done, "the Secret has a new certificate");
@@ -343,22 +361,24 @@ impl Keeper {
         secret: Option<&Secret>,
         keyring: &Keyring,
     ) -> Result<Option<Secret>, Trouble> {
-        let mut wanted = secret.cloned().unwrap_or_default();
-        wanted.metadata.name = Some(SECRET.to_owned());
-        wanted.data = Some(data(keyring));
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), dry_run: false };
-        let verb = if secret.is_some() { "update" } else { "create" };
         let what = "cannot write the certificate's Secret";
         let written = timeout(WRITE_DEADLINE, async {
-            match secret {
-                // The resource version that was read goes with it: who comes second is told.
-                Some(_) => self.secrets.replace(SECRET, &params, &wanted).await,
-                None => self.secrets.create(&params, &wanted).await,
-            }
+            let mut wanted = match secret {
+                Some(secret) => secret.clone(),
+                None => match self.empty_secret().await? {
+                    Some(made) => made,
+                    None => return Ok(None),
+                },
+            };
+            wanted.data = Some(data(keyring));
+            let field_manager = Some(FIELD_MANAGER.to_owned());
+            let params = PostParams { field_manager, dry_run: false };
+            // The resource version that was read goes with it: who comes second is told.
+            self.secrets.replace(SECRET, &params, &wanted).await.map(Some)
         });
         match written.await {
             Err(_) => Err(Trouble::of(what, Problem::late(WRITE_DEADLINE))),
-            Ok(Ok(written)) => Ok(Some(written)),
+            Ok(Ok(written)) => Ok(written),
             Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
                 tracing::info!(reason = "Conflict", "another replica has written the Secret");
                 Ok(None)
@@ -367,13 +387,22 @@ impl Keeper {
                 Err(Trouble::SecretMissing { namespace: self.namespace.clone() })
             }
             Ok(Err(error)) => {
-                Err(Trouble::of(what, Problem::of(Ask { verb, ..SECRET_ASK }, &error)))
+                Err(Trouble::of(what, Problem::of(Ask { verb: "update", ..SECRET_ASK }, &error)))
             }
         }
     }
 
-    fn is_good(&self, keyring: &Keyring, now: SystemTime) -> bool {
-        keyring.read(&self.names, now).is_ok()
+    /// The Secret as install.yaml has it, made by server-side apply: that is the one way to make an
+    /// object for which a right can be confined to its name. Two replicas may both do it, since it
+    /// holds nothing. `None` if another one has filled it by now.
+    async fn empty_secret(&self) -> Result<Option<Secret>, kube::Error> {
+        let wanted = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+            "metadata": {"name": SECRET, "labels": {"app.kubernetes.io/part-of": "imdslet"}},
+        });
+        let params = PatchParams::apply(FIELD_MANAGER);
+        let made = self.secrets.patch(SECRET, &params, &Patch::Apply(wanted)).await?;
+        Ok(keyring(Some(&made)).is_empty().then_some(made))
     }
 
     fn show(&mut self, keyring: Keyring, held: Held) -> Result<(), Trouble> {
@@ -426,30 +455,6 @@ impl Keeper {
                 "certificate or caBundle is not as it should be; trying again"
             );
         }
-    }
-}
-
-/// What to do with what the Secret holds.
-enum Plan {
-    /// Show it.
-    Keep(Box<Held>),
-    /// It works, and a part of it is due.
-    Renew(Renewal),
-    /// There is nothing.
-    Make,
-    /// There is something that does not work.
-    ///
-    /// It is replaced and not refused: the Secret is nobody else's, and while it cannot be used no
-    /// labelled pod starts.
-    Replace(Fault),
-}
-
-fn plan(kept: &Keyring, read: Result<Held, Fault>) -> Plan {
-    match read {
-        Ok(Held { renewal: Some(due), .. }) => Plan::Renew(due),
-        Ok(held) => Plan::Keep(Box::new(held)),
-        Err(_) if kept.is_empty() => Plan::Make,
-        Err(fault) => Plan::Replace(fault),
     }
 }
 

@@ -54,6 +54,12 @@ pub const POD_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a folder with a certificate is looked at.
 pub const FILES_LOOK: Duration = Duration::from_secs(1);
 
+/// The API server says the time by then, or the last one that it said is carried on.
+pub const CLOCK_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long the API server's time is carried on before it is asked again.
+pub const CLOCK_LIFE: Duration = Duration::from_mins(10);
+
 /// How often the certificate is looked at when nothing happens: for its age.
 pub const RECHECK: Duration = Duration::from_hours(1);
 

@@ -1,9 +1,10 @@
 //! The webhook configurations: who is asked, and by which CA the API server knows us.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use imdslet_certs::{SETTLED, Tell, tell};
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, PatchOperation, TestOperation};
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
@@ -76,29 +77,59 @@ pub(super) struct Configuration {
     pub(super) api: Api<DynamicObject>,
     pub(super) seen: Seen<DynamicObject>,
     applied: Option<Instant>,
+    /// Since when it trusts these CAs of ours and others too.
+    more: Option<(String, Instant)>,
+}
+
+/// Whether the API server trusts us.
+pub(super) enum Told {
+    /// It does. Where there is something to tidy, look again after that time.
+    Yes(Option<Duration>),
+    /// Look again after that time.
+    NotYet(Duration),
 }
 
 impl Configuration {
     pub(super) fn new(of: Configured, client: &Client) -> Self {
-        Self { of, api: of.api(client), seen: Seen::Unknown, applied: None }
+        Self { of, api: of.api(client), seen: Seen::Unknown, applied: None, more: None }
     }
 
-    /// Sees to it that every entry of the configuration trusts `authorities`. `Some`: not yet, look
-    /// again after that time.
-    pub(super) async fn trusted(&mut self, authorities: &str) -> Result<Option<Duration>, Trouble> {
+    /// The CAs that the API server was given, PEM.
+    pub(super) fn told(&self) -> String {
+        match &self.seen {
+            Seen::Is(configuration) => {
+                entries(&configuration.data).map(|(_, _, told)| told).collect()
+            }
+            Seen::Unknown | Seen::Missing => String::new(),
+        }
+    }
+
+    /// Sees to it that every entry of the configuration trusts `authorities`.
+    pub(super) async fn trusted(
+        &mut self,
+        authorities: &str,
+        now: SystemTime,
+    ) -> Result<Told, Trouble> {
         let configuration = match &self.seen {
-            Seen::Unknown => return Ok(Some(RECHECK)),
+            Seen::Unknown => return Ok(Told::NotYet(RECHECK)),
             Seen::Missing => return Err(Trouble::ConfigurationMissing(self.of.kind())),
             Seen::Is(configuration) => configuration,
         };
-        let bundle = BASE64.encode(authorities);
-        let Some(patch) = bundle_patch(&configuration.data, &bundle) else {
-            return Ok(None);
+        let more = self.more.take().filter(|(ours, _)| ours == authorities);
+        let age = more.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
+        let Bundles { patch, has_more } =
+            bundles(&configuration.data, authorities, age >= SETTLED, now);
+        let rest = has_more.then(|| SETTLED.saturating_sub(age));
+        if has_more {
+            self.more = more.or_else(|| Some((authorities.to_owned(), Instant::now())));
+        }
+        let Some(patch) = patch else {
+            return Ok(Told::Yes(rest));
         };
         if let Some(rest) =
             self.applied.and_then(|applied| APPLY_PAUSE.checked_sub(applied.elapsed()))
         {
-            return Ok(Some(rest));
+            return Ok(Told::NotYet(rest));
         }
         self.applied = Some(Instant::now());
         let params =
@@ -110,45 +141,74 @@ impl Configuration {
             Err(_) => Err(Trouble::of(what, Problem::late(WRITE_DEADLINE))),
             Ok(Err(error)) => Err(Trouble::of(what, Problem::of(self.of.ask("patch"), &error))),
             Ok(Ok(configuration)) => {
-                let is_right = bundle_patch(&configuration.data, &bundle).is_none();
+                let left = bundles(&configuration.data, authorities, false, now);
                 self.seen = Seen::Is(configuration);
                 tracing::info!(
                     kind = self.of.kind(),
                     reason = "CaBundleApplied",
                     "the API server has our CA"
                 );
-                Ok((!is_right).then_some(APPLY_PAUSE))
+                Ok(if left.patch.is_none() { Told::Yes(rest) } else { Told::NotYet(APPLY_PAUSE) })
             }
         }
     }
 }
 
-/// What to change so that every entry has `bundle` (base64); `None` if it does. The name of each
-/// entry is tested, since by the time of the patch it may stand elsewhere.
+/// What is to be done about the bundles of a configuration.
+pub(super) struct Bundles {
+    /// What to change.
+    pub(super) patch: Option<json_patch::Patch>,
+    /// Whether an entry trusts others beside us.
+    pub(super) has_more: bool,
+}
+
+/// What to change so that every entry trusts `ours`, and nobody else once it `is_late`. The name of
+/// each entry is tested, since by the time of the patch it may stand elsewhere. Nothing else of an
+/// entry is touched: platforms extend `namespaceSelector` of all configurations, and it stays so.
 ///
 /// Not server-side apply, although that would do the same: it would make us an owner of the entries
 /// themselves, and then whoever applies a configuration with one entry less, by server-side apply
 /// too, is refused (`webhooks[1].sideEffects: Required value`; tried on Kubernetes 1.34). A JSON
 /// patch makes us the owner of `caBundle` alone.
-pub(super) fn bundle_patch(configuration: &Value, bundle: &str) -> Option<json_patch::Patch> {
+pub(super) fn bundles(
+    configuration: &Value,
+    ours: &str,
+    is_late: bool,
+    now: SystemTime,
+) -> Bundles {
+    let mut operations = Vec::new();
+    let mut has_more = false;
+    for (at, name, told) in entries(configuration) {
+        let bundle = match tell(ours, &told, now) {
+            Tell::Nothing => continue,
+            Tell::Later(_) if !is_late => {
+                has_more = true;
+                continue;
+            }
+            Tell::Later(bundle) | Tell::Now(bundle) => bundle,
+        };
+        let at = at.to_string();
+        let path = |tokens: &[&str]| {
+            PointerBuf::from_tokens(["webhooks", &at].iter().chain(tokens).copied())
+        };
+        let add = path(&["clientConfig", "caBundle"]);
+        let value = BASE64.encode(bundle).into();
+        operations.extend([
+            PatchOperation::Test(TestOperation { path: path(&["name"]), value: name.clone() }),
+            PatchOperation::Add(AddOperation { path: add, value }),
+        ]);
+    }
+    let patch = (!operations.is_empty()).then_some(json_patch::Patch(operations));
+    Bundles { patch, has_more }
+}
+
+/// The entries of a configuration: place, name, CAs (PEM).
+fn entries(configuration: &Value) -> impl Iterator<Item = (usize, &Value, String)> {
     let entries = configuration.get("webhooks").and_then(Value::as_array);
-    let lacks = |entry: &Value| {
-        entry.pointer("/clientConfig/caBundle").and_then(Value::as_str) != Some(bundle)
-    };
-    let entries = entries.into_iter().flatten().enumerate().filter(|(_, entry)| lacks(entry));
-    let operations: Vec<_> = entries
-        .flat_map(|(at, entry)| {
-            let at = at.to_string();
-            let path = |tokens: &[&str]| {
-                PointerBuf::from_tokens(["webhooks", &at].iter().chain(tokens).copied())
-            };
-            let name = entry.get("name").cloned().unwrap_or_default();
-            let add = path(&["clientConfig", "caBundle"]);
-            [
-                PatchOperation::Test(TestOperation { path: path(&["name"]), value: name }),
-                PatchOperation::Add(AddOperation { path: add, value: bundle.into() }),
-            ]
-        })
-        .collect();
-    (!operations.is_empty()).then_some(json_patch::Patch(operations))
+    entries.into_iter().flatten().enumerate().map(|(at, entry)| {
+        let bundle = entry.pointer("/clientConfig/caBundle").and_then(Value::as_str);
+        let told = BASE64.decode(bundle.unwrap_or_default()).unwrap_or_default();
+        let name = entry.get("name").unwrap_or(&Value::Null);
+        (at, name, String::from_utf8_lossy(&told).into_owned())
+    })
 }

@@ -265,4 +265,18 @@ mod tests {
         let late = files.look(now() + Duration::from_hours(24 * 366)).unwrap().unwrap();
         assert!(late.contains("has expired on"), "{late}");
     }
+
+    #[test]
+    fn a_chain_is_shown_whole_and_files_without_a_link_before_them_are_read_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::generate("CA", now()).unwrap();
+        let serving = authority.issue(&["imdslet-webhook.web.svc".to_owned()], now()).unwrap();
+        let chain = format!("{}{}", serving.pem(), authority.pem());
+        fs::write(dir.path().join(CERTIFICATE_FILE), &chain).unwrap();
+        fs::write(dir.path().join(KEY_FILE), serving.key_pem()).unwrap();
+        let (mut files, mut first) = files(dir.path());
+        assert_eq!(files.look(now()), Ok(None));
+        assert_eq!(first.try_recv().ok().unwrap().authorities, "");
+        assert_eq!(files.shown.as_ref().unwrap().1.certificate, chain);
+    }
 }

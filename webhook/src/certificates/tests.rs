@@ -1,7 +1,9 @@
-use imdslet_certs::Unusable;
-use serde_json::json;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use imdslet_certs::{Fault, Unusable};
+use serde_json::Value;
 
-use super::configuration::bundle_patch;
+use super::configuration::{Bundles, bundles};
 use super::*;
 
 fn now() -> SystemTime {
@@ -9,20 +11,17 @@ fn now() -> SystemTime {
 }
 
 fn ring() -> Keyring {
-    Keyring::generate(&names("web"), None, now()).unwrap()
+    Keyring::generate(&names("web"), &[], now()).unwrap()
 }
 
 fn secret(keyring: &Keyring) -> Secret {
     Secret { data: Some(data(keyring)), ..Secret::default() }
 }
 
-fn planned(secret: Option<&Secret>) -> &'static str {
-    let kept = keyring(secret);
-    match plan(&kept, kept.read(&names("web"), now())) {
-        Plan::Keep(_) => "keep",
-        Plan::Renew(_) => "renew",
-        Plan::Make => "make",
-        Plan::Replace(_) => "replace",
+fn done(secret: Option<&Secret>) -> (&'static str, Option<Fault>) {
+    match next(&keyring(secret), None, "", &names("web"), now()).unwrap() {
+        Step::Keep(_) => ("kept", None),
+        Step::Write { reason, fault, .. } => (reason, fault),
     }
 }
 
@@ -30,40 +29,62 @@ fn planned(secret: Option<&Secret>) -> &'static str {
 fn a_secret_is_read_as_it_was_written() {
     let ring = ring();
     assert!(keyring(Some(&secret(&ring))) == ring);
-    assert_eq!(planned(Some(&secret(&ring))), "keep");
+    assert_eq!(done(Some(&secret(&ring))), ("kept", None));
 }
 
 #[test]
 fn nothing_is_filled_and_rubbish_is_replaced() {
-    assert_eq!(planned(None), "make");
-    assert_eq!(planned(Some(&Secret::default())), "make");
+    assert_eq!(done(None), ("CertificateMade", None));
+    assert_eq!(done(Some(&Secret::default())), ("CertificateMade", None));
     let mut rubbish = secret(&ring());
     let bytes = ByteString(vec![0xff, 0xfe]);
     rubbish.data.as_mut().unwrap().insert("tls.crt".to_owned(), bytes);
-    assert_eq!(planned(Some(&rubbish)), "replace");
-    let kept = keyring(Some(&rubbish));
-    let fault = kept.read(&names("web"), now()).err().unwrap();
-    assert_eq!(fault, Fault { key: "tls.crt", cause: Unusable::NoCertificate });
-    let other = Keyring::generate(&names("other"), None, now()).unwrap();
-    assert_eq!(planned(Some(&secret(&other))), "renew");
+    let fault = Fault { key: "tls.crt", cause: Unusable::NoCertificate };
+    assert_eq!(done(Some(&rubbish)), ("CertificateMade", Some(fault)));
+    let other = Keyring::generate(&names("other"), &[], now()).unwrap();
+    assert_eq!(done(Some(&secret(&other))), ("CertificateRenewed", None));
+}
+
+/// A configuration as a platform has rewritten it (AKS does), with these bundles.
+fn configuration(first: &str, second: &str) -> Value {
+    let selector =
+        json!({"matchExpressions": [{"key": "control-plane", "operator": "DoesNotExist"}]});
+    json!({"webhooks": [
+        {"name": "pods.imdslet.dev", "clientConfig": {"caBundle": first, "service": {}},
+         "namespaceSelector": selector},
+        {"name": "advise.imdslet.dev", "clientConfig": {"caBundle": second, "service": {}},
+         "namespaceSelector": selector},
+    ]})
+}
+
+fn patch(configuration: &Value, ours: &str, is_late: bool) -> (Value, bool) {
+    let Bundles { patch, has_more } = bundles(configuration, ours, is_late, now());
+    (serde_json::to_value(&patch).unwrap(), has_more)
 }
 
 #[test]
 fn every_entry_gets_the_bundle_and_nothing_else_is_changed() {
-    let configuration = json!({"webhooks": [
-        {"name": "pods.imdslet.dev", "clientConfig": {"caBundle": "b3Vycw==", "service": {}}},
-        {"name": "advise.imdslet.dev", "clientConfig": {"service": {}}, "sideEffects": "None"},
-    ]});
-    let patch = bundle_patch(&configuration, "b3Vycw==").unwrap();
-    assert_eq!(
-        serde_json::to_value(&patch).unwrap(),
-        json!([
-            {"op": "test", "path": "/webhooks/1/name", "value": "advise.imdslet.dev"},
-            {"op": "add", "path": "/webhooks/1/clientConfig/caBundle", "value": "b3Vycw=="},
-        ])
-    );
-    let mut right = configuration;
-    right["webhooks"][1]["clientConfig"]["caBundle"] = json!("b3Vycw==");
-    assert_eq!(bundle_patch(&right, "b3Vycw=="), None);
-    assert_eq!(bundle_patch(&json!({}), "b3Vycw=="), None);
+    let ours = ring().authorities;
+    let bundle = BASE64.encode(&ours);
+    let mut emptied = configuration(&bundle, "");
+    let expected = json!([
+        {"op": "test", "path": "/webhooks/1/name", "value": "advise.imdslet.dev"},
+        {"op": "add", "path": "/webhooks/1/clientConfig/caBundle", "value": bundle},
+    ]);
+    assert_eq!(patch(&emptied, &ours, false), (expected.clone(), false));
+    emptied["webhooks"][1]["clientConfig"].as_object_mut().unwrap().remove("caBundle");
+    assert_eq!(patch(&emptied, &ours, false), (expected, false));
+    assert_eq!(patch(&configuration(&bundle, &bundle), &ours, true), (Value::Null, false));
+    assert_eq!(patch(&json!({}), &ours, true), (Value::Null, false));
+}
+
+#[test]
+fn what_another_replica_has_told_stays_for_a_while() {
+    let (ours, theirs) = (ring().authorities, ring().authorities);
+    let both = BASE64.encode(format!("{theirs}{ours}"));
+    let told = configuration(&both, &both);
+    assert_eq!(patch(&told, &ours, false), (Value::Null, true));
+    let (late, has_more) = patch(&told, &ours, true);
+    assert_eq!(late[1]["value"], json!(BASE64.encode(&ours)));
+    assert!(!has_more);
 }
