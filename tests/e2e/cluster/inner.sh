@@ -4,7 +4,20 @@ set -uo pipefail
 . "$(dirname "$0")/env.sh"
 pki=$K8S_STATE/pki
 cd "$K8S_STATE"
-start() { local n=$1; shift; "$@" >"$K8S_STATE/log/$n.log" 2>&1 & echo "$n $!"; }
+mkdir -p pids stopped
+# start NAME COMMAND…: runs a component. A test may end it, and says so first by the file stopped/NAME:
+# once that is gone the component is started again. Any other end of it is the cluster's.
+start() {
+  local n=$1; shift
+  while :; do
+    "$@" >>"$K8S_STATE/log/$n.log" 2>&1 &
+    echo $! >"pids/$n"
+    wait $!
+    [ -e "stopped/$n" ] || exit 1
+    while [ -e "stopped/$n" ]; do sleep 0.1; done
+  done &
+  echo "$n"
+}
 
 start etcd "$K8S_BIN/etcd" --name e --data-dir "$K8S_STATE/etcd" --unsafe-no-fsync \
   --listen-client-urls "http://127.0.0.1:$ETCD_PORT" --advertise-client-urls "http://127.0.0.1:$ETCD_PORT" \
@@ -112,8 +125,8 @@ X
   start kubelet "$K8S_BIN/kubelet" --config kubelet.yaml --kubeconfig node.kubeconfig --hostname-override "$K8S_NAME" \
     --node-ip "$K8S_IP" --root-dir "$K8S_STATE/kubelet" --cert-dir "$K8S_STATE/kubelet-pki"
 fi
-# As PID 1 this shell also reaps what the shims leave. None of the above should end:
-# when one does, the cluster ends, so that a test sees it at once.
+# As PID 1 this shell also reaps what the shims leave. None of the above should end unasked: when
+# one does, the cluster ends, so that a test sees it at once.
 wait -n
 echo "one of the components has ended"
 exit 1

@@ -136,6 +136,17 @@ class Cluster:
                 events.append(event)
         return events
 
+    def stop(self, component):
+        """Kills one of Kubernetes' own programs, which stays away until `start`."""
+        (self.state / "stopped" / component).touch()
+        init = int((self.state / "init.pid").read_text())
+        first = pathlib.Path(f"/proc/{init}/task/{init}/children").read_text().split()[0]
+        number = (self.state / "pids" / component).read_text().strip()
+        subprocess.run(["nsenter", f"--target={first}", "--pid", "kill", "-KILL", number], check=True)
+
+    def start(self, component):
+        (self.state / "stopped" / component).unlink()
+
     def cut_off_entra(self):
         """From now on no pod can reach Entra ID."""
         self.iptables("-I")

@@ -14,12 +14,19 @@ SYSTEM = "imdslet-system"
 CLIENT_IMAGE = "imdslet-e2e-client:1"
 RESOURCE = "https://vault.azure.net"
 TESTS = []
+HEAVY = []
 
 
 def test(function):
     """Marks a test. Its name is a sentence."""
     TESTS.append(function)
     return function
+
+
+def heavy(function):
+    """Marks a test that takes too long for every change: it runs with --full, or by its name."""
+    HEAVY.append(function)
+    return test(function)
 
 
 def restricted():
@@ -156,9 +163,10 @@ def sentence(function):
     return function.__name__.replace("_", " ")
 
 
-def run(cluster, only, logs):
+def run(cluster, only, full, logs):
     """Runs the tests one after another; how many passed and how many failed."""
-    chosen = [one for one in TESTS if not only or any(word in one.__name__ for word in only)]
+    is_chosen = lambda one: any(word in one.__name__ for word in only) if only else full or one not in HEAVY
+    chosen = [one for one in TESTS if is_chosen(one)]
     failed = 0
     for number, function in enumerate(TESTS):
         if function not in chosen:

@@ -24,6 +24,8 @@ KINDS = {
     "SubjectAccessReview": ("apis/authorization.k8s.io/v1", "subjectaccessreviews", False),
     "MutatingWebhookConfiguration": (
         "apis/admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", False),
+    "ValidatingWebhookConfiguration": (
+        "apis/admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", False),
     "ValidatingAdmissionPolicy": (
         "apis/admissionregistration.k8s.io/v1", "validatingadmissionpolicies", False),
     "CustomResourceDefinition": (

@@ -17,12 +17,15 @@ import live_changes  # noqa: F401
 import admission  # noqa: F401
 import policies  # noqa: F401
 import faults  # noqa: F401
+import outages  # noqa: F401
+import scale  # noqa: F401
 import bench
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("--full", action="store_true")
     parser.add_argument("--bench", action="store_true")
     parser.add_argument("--list", action="store_true")
     args = parser.parse_args()
@@ -44,7 +47,7 @@ def main():
         if args.bench:
             bench.measure(cluster)
             return 0
-        passed, failed = harness.run(cluster, words, work / "failed")
+        passed, failed = harness.run(cluster, words, args.full, work / "failed")
         # `run` prints it, as the last thing of all.
         (work / "sum").write_text(f"{passed} passed, {failed} failed\n")
         return 1 if failed or not passed else 0

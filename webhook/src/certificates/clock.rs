@@ -80,7 +80,8 @@ fn compare(ours: SystemTime, theirs: SystemTime, readiness: &Readiness) {
 /// The time in a `Date` header.
 fn time_of(date: &str) -> Option<SystemTime> {
     let time = jiff::fmt::rfc2822::parse(date).ok()?;
-    Some(time.timestamp().into())
+    // Whole seconds, the rest is cut off: by the next one, what was made a moment ago is valid.
+    Some(SystemTime::from(time.timestamp()) + Duration::from_secs(1))
 }
 
 #[cfg(test)]
@@ -93,7 +94,7 @@ mod tests {
             let time = time_of(date)?;
             Some(time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs())
         };
-        assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_778));
         assert_eq!(seconds("yesterday"), None);
     }
 
