@@ -20,6 +20,8 @@ KINDS = {
     "Job": ("apis/batch/v1", "jobs", True),
     "Lease": ("apis/coordination.k8s.io/v1", "leases", True),
     "EndpointSlice": ("apis/discovery.k8s.io/v1", "endpointslices", True),
+    "Role": ("apis/rbac.authorization.k8s.io/v1", "roles", True),
+    "RoleBinding": ("apis/rbac.authorization.k8s.io/v1", "rolebindings", True),
     "ClusterRoleBinding": ("apis/rbac.authorization.k8s.io/v1", "clusterrolebindings", False),
     "SubjectAccessReview": ("apis/authorization.k8s.io/v1", "subjectaccessreviews", False),
     "MutatingWebhookConfiguration": (
@@ -37,6 +39,7 @@ KINDS = {
 }
 DEADLINE = 30
 MERGE = "application/merge-patch+json"
+APPLY = "application/apply-patch+yaml"
 
 
 class Refused(Exception):

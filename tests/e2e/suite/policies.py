@@ -5,6 +5,7 @@ import json
 
 from cluster import ADMIN
 from harness import SYSTEM, test
+from kube import APPLY
 
 CONTROLLER = f"system:serviceaccount:{SYSTEM}:imdslet-controller"
 WEBHOOK = f"system:serviceaccount:{SYSTEM}:imdslet-webhook"
@@ -78,6 +79,33 @@ def the_controller_changes_its_own_two_annotations_and_nothing_else_of_a_pod(t):
     annotate(t, CONTROLLER, dict.fromkeys(OURS))
 
 
+def pod_patcher(t):
+    """An account that may patch the pods of the test's namespace, and nothing else."""
+    t.create("ServiceAccount", "patcher")
+    t.create("Role", "patcher", rules=[{
+        "apiGroups": [""], "resources": ["pods", "pods/status"], "verbs": ["get", "patch", "update"]}])
+    t.create("RoleBinding", "patcher",
+             roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "patcher"},
+             subjects=[{"kind": "ServiceAccount", "namespace": t.namespace, "name": "patcher"}])
+    user = f"system:serviceaccount:{t.namespace}:patcher"
+    right = lambda: may(t, user, "patch", "pods", namespace=t.namespace)
+    t.eventually("the right is there", right, 20)
+    return user
+
+
+@test
+def somebody_who_may_patch_pods_changes_all_but_what_a_sidecar_reads(t):
+    t.bound()
+    t.pod()
+    t.verified()
+    user = pod_patcher(t)
+    for sub in (None, "status"):
+        annotate(t, user, {f"example.com/{sub}": "1"}, sub)
+        for change in ({OURS[0]: "{}"}, {OURS[0]: None}, {OURS[1]: "2"}):
+            denied = t.cluster.is_denied(lambda: annotate(t, user, change, sub), "are written by imdslet alone")
+            assert denied, f"{user} has changed {change} by {sub or 'the pod'}"
+
+
 @test
 def nobody_else_changes_the_annotations_that_a_sidecar_reads(t):
     t.bound()
@@ -116,11 +144,29 @@ def the_account_of_the_admission_replicas_writes_nothing_but_their_certificate(t
 
 
 @test
+def the_admission_replicas_make_their_own_secret_and_no_other(t):
+    def apply(namespace, name):
+        path = t.api.path("Secret", namespace, name, fieldManager="e2e", dryRun="All")
+        thing = {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": name, "labels": {"e2e": "1"}}}
+        return t.api.json("PATCH", path, body=thing, content_type=APPLY, user=WEBHOOK)
+
+    t.make_namespace()
+    apply(SYSTEM, "imdslet-webhook-tls")
+    for namespace, name in ((SYSTEM, "other"), (t.namespace, "imdslet-webhook-tls")):
+        assert t.cluster.is_denied(lambda: apply(namespace, name), "cannot patch resource"), f"{namespace}/{name}"
+        for made in (name, "imdslet-webhook-tls"):
+            secret = {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": made, "namespace": namespace}}
+            create = lambda: t.api.create(secret, user=WEBHOOK)
+            assert t.cluster.is_denied(create, "cannot create resource"), f"{namespace}/{made}"
+
+
+@test
 def neither_account_reads_secrets_or_impersonates(t):
     for user in (WEBHOOK, CONTROLLER):
         for verb in ("get", "list", "watch"):
             assert not may(t, user, verb, "secrets"), f"{user} may {verb} secrets"
-            assert not may(t, user, verb, "secrets", namespace=SYSTEM), f"{user} may {verb} secrets"
+            for namespace in (SYSTEM, "default", "kube-system"):
+                assert not may(t, user, verb, "secrets", namespace=namespace), f"{user} may {verb} secrets"
         for resource in ("users", "groups", "serviceaccounts"):
             assert not may(t, user, "impersonate", resource)
     assert not may(t, CONTROLLER, "update", "secrets", namespace=SYSTEM, name="imdslet-webhook-tls")
