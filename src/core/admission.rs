@@ -6,11 +6,13 @@ use crate::choices::{AnnotationError, Choices, KEYS};
 use crate::contract::{PodIdentity, Source};
 use crate::index::Index;
 use crate::inject::{Edits, Injection, Reserved, announcement_of, own_sidecar};
+use crate::live::lack;
 use crate::names::{IDENTITIES, VERSION};
 use crate::objects::ObjectName;
 use crate::pod::{List, PodView, Unreadable};
 use crate::resolve::{Resolution, resolve};
 use crate::resources::sidecar_resources;
+use crate::running::Fittings;
 use crate::serve::Mode;
 use crate::settings::{Endpoint, Settings, WhenUnbound};
 use crate::warning::{Hold, Warning};
@@ -174,9 +176,11 @@ pub fn admit(
             }
         };
     }
-    let resolution = resolve(index, settings, namespace, selector, choices.endpoint);
-    let mut warnings = Vec::new();
     let own = own_sidecar(pod)?;
+    let fittings = own.map(|(_, _, sidecar)| Fittings::of(pod, sidecar));
+    let endpoint = fittings.as_ref().map_or(choices.endpoint, |fittings| fittings.endpoint);
+    let mut resolution = resolve(index, settings, namespace, selector, endpoint);
+    let mut warnings = Vec::new();
     let hold = match choices.sidecar {
         Mode::Native if own.is_none() => Hold::Held,
         // A sidecar that is already there has no probe that could hold anybody.
@@ -189,6 +193,9 @@ pub fn admit(
         }
     }
     report_skipped(&resolution, &mut warnings);
+    if let Some(fittings) = &fittings {
+        keep_what_fits(&mut resolution, fittings, choices.when_unbound, &mut warnings)?;
+    }
     report_unserved(&resolution, &choices, &mut warnings);
     report_conflicts(pod, &choices, &mut warnings);
     let resources = sidecar_resources(pod, choices.resources.as_ref(), index.limits(namespace));
@@ -240,6 +247,31 @@ fn report_skipped(resolution: &Resolution, warnings: &mut Vec<Warning>) {
     let others = resolution.skipped.iter().skip(told);
     let unexpected = others.filter(|skipped| !skipped.reason.is_intended());
     warnings.extend(unexpected.cloned().map(Warning::Skipped));
+}
+
+/// Leaves the identities that a sidecar which is already there can serve, as the controller would
+/// write them: of any other it would say that it has them, and fail.
+fn keep_what_fits(
+    resolution: &mut Resolution,
+    fittings: &Fittings,
+    when_unbound: WhenUnbound,
+    warnings: &mut Vec<Warning>,
+) -> Result<(), Refusal> {
+    let before = warnings.len();
+    resolution.identities.retain(|usable| {
+        let fixed = lack(fittings, usable);
+        let identity = usable.identity.name.clone();
+        let missing = fixed.map(|fixed| Warning::ArrivedWithout { identity, fixed });
+        let is_served = missing.is_none();
+        warnings.extend(missing);
+        is_served
+    });
+    match warnings.get(before) {
+        Some(first) if resolution.identities.is_empty() && when_unbound == WhenUnbound::Deny => {
+            Err(Refusal::Unbound(first.to_string()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Tells of what is injected already and comes to life with a later release.

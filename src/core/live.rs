@@ -10,7 +10,7 @@ use crate::contract::{FORMAT, PodIdentities, PodIdentity, Source};
 use crate::index::Index;
 use crate::names::IDENTITIES;
 use crate::resolve::{Resolution, Usable, resolve};
-use crate::running::RunningPod;
+use crate::running::{Fittings, RunningPod};
 use crate::settings::Settings;
 use crate::sidecar::secret_volume;
 use crate::warning::{Hold, Warning};
@@ -114,11 +114,11 @@ pub enum Fixed {
 /// Decides what the annotation of `pod` should say now.
 #[must_use]
 pub fn decide(pod: &RunningPod, index: &Index, settings: &Settings) -> Decision {
-    let resolution = resolve(index, settings, &pod.namespace, &pod.selector, pod.endpoint);
+    let resolution = resolve(index, settings, &pod.namespace, &pod.selector, pod.fittings.endpoint);
     let mut identities = Vec::new();
     let mut standing = Vec::new();
     for usable in &resolution.identities {
-        match lack(pod, usable) {
+        match lack(&pod.fittings, usable) {
             None => identities.push(usable.identity.clone()),
             Some(fixed) => standing
                 .push(Standing::RecreateToInject { identity: usable.identity.name.clone(), fixed }),
@@ -132,21 +132,21 @@ pub fn decide(pod: &RunningPod, index: &Index, settings: &Settings) -> Decision 
     Decision { change: change(pod, &wanted, &standing), standing }
 }
 
-/// What the pod lacks for an identity. An authority that changed counts too: what is meant for
-/// one authority must not be sent to another one.
-fn lack(pod: &RunningPod, usable: &Usable) -> Option<Fixed> {
+/// What a pod with these fittings lacks for an identity. An authority that changed counts too: what
+/// is meant for one authority must not be sent to another one.
+pub(crate) fn lack(fittings: &Fittings, usable: &Usable) -> Option<Fixed> {
     let identity = &usable.identity;
     if let Some(secret) = &identity.secret {
         let volume = secret_volume(secret);
-        if !pod.volumes.contains(&volume) {
+        if !fittings.volumes.contains(&volume) {
             return Some(Fixed::Secret(secret.clone()));
         }
-        let own = pod.authorities.iter().find(|(name, _)| *name == identity.name);
+        let own = fittings.authorities.iter().find(|(name, _)| *name == identity.name);
         if own.map(|(_, authority)| authority) != usable.authority.as_ref() {
             return Some(Fixed::Authority);
         }
     }
-    let needs_token = identity.source == Source::Binding && !pod.has_binding_token;
+    let needs_token = identity.source == Source::Binding && !fittings.has_binding_token;
     needs_token.then_some(Fixed::BindingToken)
 }
 
@@ -390,6 +390,67 @@ mod tests {
             change.message,
             "this pod has tokens of AzureIdentity web/a (the default), web/b from now on"
         );
+    }
+
+    /// A backup that is restored, a copy for debugging: what admission writes is what the controller
+    /// would write, and an identity that the sidecar cannot serve is named instead of promised.
+    #[test]
+    fn a_pod_that_arrives_with_our_sidecar_is_told_what_that_sidecar_can_serve() {
+        let lacking = [
+            ("nothing", "secret"),
+            ("nothing", "secret, partner"),
+            ("nothing", "AKS"),
+            ("a", "secret"),
+            ("secret", "secret, partner"),
+            ("secret, partner", "secret"),
+            ("AKS", "secret"),
+            ("secret", "AKS"),
+        ];
+        let clusters = clusters();
+        for (before, first) in &clusters {
+            for (after, then) in &clusters {
+                let mut pod = admitted(first, &json!({}));
+                let text = pod.to_string();
+                let admission = admit(then, &usual(), "web", &PodView::read(&text).unwrap());
+                let admission = admission.unwrap();
+                let Outcome::Injected { patch, .. } = admission.outcome else { panic!("not ours") };
+                json_patch::patch(&mut pod, &patch).unwrap();
+                let context = format!("{before} -> {after}");
+                assert_eq!(decide(&pod, then).change, None, "{context}");
+                let told = admission.warnings.iter().any(|w| w.reason() == "ArrivedWithout");
+                let lacks = decide(&pod, then)
+                    .standing
+                    .iter()
+                    .any(|s| matches!(s, Standing::RecreateToInject { .. }));
+                assert_eq!(told, lacks, "{context}");
+                if lacking.contains(&(*before, *after)) {
+                    assert!(told, "{context}");
+                } else if before == after || *after == "a" {
+                    assert!(!told, "{context}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pod_that_arrives_with_a_sidecar_that_serves_nothing_is_refused_under_deny() {
+        let clusters = clusters();
+        let pod = |before: usize| {
+            let mut pod = admitted(&clusters[before].1, &json!({}));
+            pod["metadata"]["annotations"]["imdslet.dev/when-unbound"] = json!("deny");
+            pod.to_string()
+        };
+        let (_, secret) = &clusters[6];
+        let restored = pod(2);
+        let refusal = admit(secret, &usual(), "web", &PodView::read(&restored).unwrap());
+        assert_eq!(
+            refusal.unwrap_err().to_string(),
+            "this pod arrives with an imdslet container and gets no token of AzureIdentity web/sp: \
+             its sidecar does not mount Secret sp; remove that container and imdslet's volumes from \
+             the manifest, and new ones are added (imdslet.dev/when-unbound: deny)"
+        );
+        let same = pod(6);
+        assert!(admit(secret, &usual(), "web", &PodView::read(&same).unwrap()).is_ok());
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(crate) struct Spec<'a> {
     #[serde(borrow, default)]
     pub(crate) ephemeral_containers: Option<Vec<Container<'a>>>,
     #[serde(borrow, default)]
-    pub(crate) volumes: Option<Vec<Named<'a>>>,
+    pub(crate) volumes: Option<Vec<Volume<'a>>>,
     #[serde(default)]
     pub(crate) host_network: Option<bool>,
     #[serde(borrow, default)]
@@ -97,7 +97,16 @@ pub(crate) struct Port {
     pub(crate) container_port: Option<u32>,
 }
 
-/// Anything whose name alone is read: volumes, mounts, the operating system.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Volume<'a> {
+    #[serde(borrow, default)]
+    pub(crate) name: Text<'a>,
+    /// Looked into only where the volume is ours.
+    #[serde(borrow, default)]
+    pub(crate) projected: Option<&'a RawValue>,
+}
+
+/// Anything whose name alone is read: mounts, the operating system.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Named<'a> {
     #[serde(borrow, default)]
@@ -313,7 +322,7 @@ impl<'a> PodView<'a> {
         })
     }
 
-    pub(crate) fn volumes(&self) -> &[Named<'a>] {
+    pub(crate) fn volumes(&self) -> &[Volume<'a>] {
         self.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default()
     }
 

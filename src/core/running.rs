@@ -18,14 +18,20 @@ pub struct RunningPod {
     /// What the annotation says; `None` if it cannot be read.
     pub(crate) told: Option<PodIdentities>,
     pub(crate) holds: Hold,
+    pub(crate) fittings: Fittings,
+    /// Where it runs, once that is decided.
+    pub(crate) node: Option<String>,
+}
+
+/// What a sidecar got when its pod was created, and keeps for as long as it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fittings {
     pub(crate) endpoint: Endpoint,
     /// `--authority-for` of the sidecar.
     pub(crate) authorities: Vec<(String, String)>,
     /// The volumes that the sidecar mounts.
     pub(crate) volumes: Vec<String>,
     pub(crate) has_binding_token: bool,
-    /// Where it runs, once that is decided.
-    pub(crate) node: Option<String>,
 }
 
 /// Why a pod is left as it is.
@@ -99,15 +105,11 @@ impl RunningPod {
         if version != Some(FORMAT.to_string().as_str()) {
             return Err(LeaveAlone::Version(version.map(str::to_owned)));
         }
-        let mounts = sidecar.volume_mounts.iter().flatten();
         Ok(Self {
             selector,
             told: parse(pod.annotation(IDENTITIES)),
             holds: if list == List::InitContainers { Hold::Held } else { Hold::Free },
-            endpoint: endpoint_of(sidecar),
-            authorities: authorities_of(sidecar),
-            volumes: mounts.map(|mount| mount.name.to_string()).collect(),
-            has_binding_token: rest.has_binding_token(),
+            fittings: Fittings::of(&pod, sidecar),
             node: rest.spec.node_name.filter(|name| !name.is_empty()),
             namespace: rest.metadata.namespace,
         })
@@ -123,6 +125,19 @@ impl RunningPod {
     pub fn is_held(&self) -> bool {
         // Identities together with `hold` are nothing that we write: it has been bound.
         self.told.as_ref().is_some_and(|told| told.hold && told.identities.is_empty())
+    }
+}
+
+impl Fittings {
+    /// Those of `sidecar`, which is a container of `pod`.
+    pub(crate) fn of(pod: &PodView<'_>, sidecar: &Container<'_>) -> Self {
+        let mounts = sidecar.volume_mounts.iter().flatten();
+        Self {
+            endpoint: endpoint_of(sidecar),
+            authorities: authorities_of(sidecar),
+            volumes: mounts.map(|mount| mount.name.to_string()).collect(),
+            has_binding_token: has_binding_token(pod),
+        }
     }
 }
 
@@ -146,6 +161,15 @@ fn authorities_of(sidecar: &Container<'_>) -> Vec<(String, String)> {
         .filter_map(|pair| pair.split_once('='))
         .map(|(name, authority)| (name.to_owned(), authority.to_owned()))
         .collect()
+}
+
+fn has_binding_token(pod: &PodView<'_>) -> bool {
+    let own = pod.volumes().iter().filter(|volume| *volume.name == *SIDECAR);
+    own.filter_map(|volume| serde_json::from_str::<Projected>(volume.projected?.get()).ok())
+        .filter_map(|projected| projected.sources)
+        .flatten()
+        .filter_map(|source| source.service_account_token)
+        .any(|token| token.path == BINDING_TOKEN_FILE)
 }
 
 /// What of a running pod admission does not look at.
@@ -178,16 +202,6 @@ struct Status {
 struct RunningSpec {
     #[serde(default)]
     node_name: Option<String>,
-    #[serde(default)]
-    volumes: Option<Vec<Volume>>,
-}
-
-#[derive(Deserialize)]
-struct Volume {
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    projected: Option<Projected>,
 }
 
 #[derive(Deserialize)]
@@ -207,16 +221,6 @@ struct Projection {
 struct TokenProjection {
     #[serde(default)]
     path: String,
-}
-
-impl Rest {
-    fn has_binding_token(&self) -> bool {
-        let own = self.spec.volumes.iter().flatten().filter(|volume| volume.name == SIDECAR);
-        own.filter_map(|volume| volume.projected.as_ref()?.sources.as_ref())
-            .flatten()
-            .filter_map(|source| source.service_account_token.as_ref())
-            .any(|token| token.path == BINDING_TOKEN_FILE)
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What the author of an admitted pod should know.
 
 use crate::fields::FieldError;
+use crate::live::Fixed;
 use crate::objects::ObjectName;
 use crate::resolve::{Skip, Skipped};
 
@@ -55,6 +56,17 @@ pub enum Warning {
     /// The pod's sidecar cannot do this yet.
     #[error("{0}, which imdslet's sidecar does not serve yet; its requests get an error")]
     NotServedYet(String),
+    /// The sidecar that the pod arrived with cannot serve this identity.
+    #[error(
+        "this pod arrives with an imdslet container and gets no token of AzureIdentity {identity}: \
+         {fixed}; remove that container and imdslet's volumes from the manifest, and new ones are added"
+    )]
+    ArrivedWithout {
+        /// The identity.
+        identity: String,
+        /// What the pod lacks.
+        fixed: Fixed,
+    },
     /// Another webhook put an init container before the sidecar.
     #[error(
         "init container `{container}` runs before imdslet and finds no token endpoint; register \
@@ -164,6 +176,7 @@ impl Warning {
         "OwnVariable",
         "HiddenProxy",
         "PlainSidecar",
+        "ArrivedWithout",
         "ServedLate",
         "OwnSysctl",
         "PortTaken",
@@ -189,6 +202,7 @@ impl Warning {
             Self::HiddenProxy { .. } => "HiddenProxy",
             Self::PlainSidecar => "PlainSidecar",
             Self::NotServedYet(..) => "NotServedYet",
+            Self::ArrivedWithout { .. } => "ArrivedWithout",
             Self::ServedLate { .. } => "ServedLate",
             Self::OwnSysctl => "OwnSysctl",
             Self::PortTaken { .. } => "PortTaken",
