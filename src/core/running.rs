@@ -120,6 +120,12 @@ impl RunningPod {
         self.told = parse(annotation);
     }
 
+    /// Whether it has an identity.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| !told.identities.is_empty())
+    }
+
     /// Whether its containers still wait for a first binding, or would if they could.
     #[must_use]
     pub fn is_held(&self) -> bool {

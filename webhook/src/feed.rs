@@ -39,6 +39,8 @@ pub struct Published {
     pub changes: watch::Receiver<u64>,
     /// What is held.
     pub held: watch::Receiver<Held>,
+    /// Whether a person has said, while this program ran, that what is missing is meant to be gone.
+    pub lets_go: watch::Receiver<bool>,
 }
 
 /// The kinds whose objects stay in force although the cluster has them no more, each with what a
@@ -50,6 +52,7 @@ pub struct Outlet {
     snapshot: Snapshot,
     changes: watch::Sender<u64>,
     held: watch::Sender<Held>,
+    lets_go: watch::Sender<bool>,
     metrics: Metrics,
     readiness: Readiness,
 }
@@ -60,12 +63,14 @@ impl Outlet {
     pub fn new(metrics: Metrics, readiness: Readiness) -> (Self, Published) {
         let snapshot = Snapshot::default();
         let (changes, held) = (watch::Sender::new(0), watch::Sender::new(Held::new()));
+        let lets_go = watch::Sender::new(false);
         let published = Published {
             snapshot: snapshot.clone(),
             changes: changes.subscribe(),
             held: held.subscribe(),
+            lets_go: lets_go.subscribe(),
         };
-        (Self { snapshot, changes, held, metrics, readiness }, published)
+        (Self { snapshot, changes, held, lets_go, metrics, readiness }, published)
     }
 
     fn publish(&self, holding: &Holding) {
@@ -174,6 +179,10 @@ pub async fn publish(mut events: mpsc::Receiver<Event>, outlet: Outlet) {
                 Event::Synced => is_synced = true,
                 Event::Relisted(kind, objects, trust) => {
                     objects.iter().for_each(report);
+                    outlet.lets_go.send_if_modified(|lets_go| {
+                        *lets_go |= trust == Trust::Confirmed;
+                        false
+                    });
                     holding.relist(kind, objects, trust);
                 }
                 Event::Change(change, trust) => {
@@ -182,7 +191,10 @@ pub async fn publish(mut events: mpsc::Receiver<Event>, outlet: Outlet) {
                     }
                     holding.apply(change, trust);
                 }
-                Event::LetGo(kind) => holding.let_go(kind),
+                Event::LetGo(kind) => {
+                    outlet.lets_go.send_replace(true);
+                    holding.let_go(kind);
+                }
             }
             room -= 1;
             next = if room > 0 { events.try_recv().ok() } else { None };

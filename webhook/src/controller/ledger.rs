@@ -8,6 +8,7 @@ use imdslet_core::assigned::assigned;
 use imdslet_core::index::Index;
 use imdslet_core::live::{Change, ChangeKind, Standing, decide};
 use imdslet_core::missed::{Missed, missed};
+use imdslet_core::names::{GROUP, LET_GO};
 use imdslet_core::objects::ObjectName;
 use imdslet_core::running::{LeaveAlone, RunningPod};
 use imdslet_core::settings::Settings;
@@ -19,6 +20,10 @@ use super::pods::Seen;
 
 #[cfg(test)]
 mod tests;
+
+/// A first look by which more than half of so many pods would lose their identities is not acted
+/// upon: what this replica does not know, it may just not have seen.
+const MANY: usize = 10;
 
 /// How long a new pod may be unbound before that is said: its binding may be just coming.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,6 +41,8 @@ pub(super) struct World<'a> {
     pub(super) index: &'a Index,
     pub(super) settings: &'a Settings,
     pub(super) now: Instant,
+    /// A person has said that what is missing is meant to be gone.
+    pub(super) lets_go: bool,
 }
 
 /// The pods that have to be kept right.
@@ -51,6 +58,19 @@ pub(super) struct Ledger {
     unassigned: BTreeSet<ObjectName>,
     /// All pods have been told, and that has not been said yet.
     is_complete_news: bool,
+    losses: Losses,
+}
+
+/// Whether identities are taken from pods.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Losses {
+    /// Not before it is known of how many.
+    #[default]
+    Unknown,
+    /// They are too many to be meant.
+    Held,
+    /// As they come.
+    Free,
 }
 
 /// When to look at which pod.
@@ -123,14 +143,45 @@ impl Ledger {
         self.listing += 1;
     }
 
-    /// All pods have been told: what was not among them is gone.
-    pub(super) fn complete(&mut self) {
+    /// All pods have been told: what was not among them is gone. Tells if too many would lose what
+    /// they have.
+    pub(super) fn complete(&mut self, world: World<'_>) -> Option<String> {
         let listing = self.listing;
         let gone = self.entries.extract_if(.., |_, entry| entry.listing != listing);
         self.unassigned.extend(gone.map(|(name, _)| name));
         self.is_complete_news = true;
         self.strange.retain(|_, (_, seen)| *seen == listing);
         tracing::info!(pods = self.entries.len(), reason = "Listed", "pods to keep right");
+        if self.losses != Losses::Unknown {
+            return None;
+        }
+        let (bound, lost) = self.losing();
+        if world.lets_go || bound < MANY || lost * 2 <= bound {
+            self.take_losses(world);
+            return None;
+        }
+        self.losses = Losses::Held;
+        Some(format!(
+            "{lost} of the {bound} pods that have identities would lose them by the first look of \
+             this controller; nothing is taken from any pod. See that no CRD, AzureIdentity, \
+             AzureIdentityBinding or setting (AZURE_TENANT_ID) is missing: it goes on when most \
+             pods keep what they have. If it is meant: kubectl annotate crd \
+             azureidentitybindings.{GROUP} {LET_GO}=true"
+        ))
+    }
+
+    /// How many pods have identities, and how many of these would lose all of them.
+    fn losing(&self) -> (usize, usize) {
+        let bound = self.entries.values().filter(|entry| entry.pod.is_bound());
+        bound.fold((0, 0), |(bound, lost), entry| (bound + 1, lost + usize::from(entry.loses())))
+    }
+
+    /// From now on a pod loses what it has when that is decided.
+    fn take_losses(&mut self, world: World<'_>) {
+        self.losses = Losses::Free;
+        for (name, entry) in &mut self.entries {
+            entry.schedule(name, &mut self.agenda, world.now);
+        }
     }
 
     /// A pod is gone.
@@ -223,6 +274,13 @@ impl Ledger {
             entry.review(name, &mut self.agenda, world);
             self.unassigned.insert(name.clone());
         }
+        if self.losses == Losses::Held {
+            let (bound, lost) = self.losing();
+            if world.lets_go || lost * 2 <= bound {
+                tracing::info!(bound, lost, reason = "Recovered", "identities are taken again");
+                self.take_losses(world);
+            }
+        }
     }
 
     /// The next write that should be made now. Whoever takes it must [`finish`](Self::finish) it.
@@ -231,7 +289,8 @@ impl Ledger {
             let Some(entry) = self.entries.get_mut(&name) else { continue };
             entry.is_queued = false;
             if let Some(change) = entry.change.clone() {
-                if entry.is_in_flight {
+                // Losses that are held are queued again when that ends.
+                if entry.is_in_flight || (self.losses != Losses::Free && entry.loses()) {
                     continue;
                 }
                 let earliest = entry.earliest(&change);
@@ -334,6 +393,10 @@ impl Entry {
             last: None,
             standing: Vec::new(),
         }
+    }
+
+    fn loses(&self) -> bool {
+        self.change.as_ref().is_some_and(|change| change.kind == ChangeKind::Lost)
     }
 
     fn assigned(&self, name: &ObjectName, index: &Index) -> Vec<(String, Wanted)> {

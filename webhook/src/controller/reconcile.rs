@@ -31,6 +31,9 @@ use crate::feed::HELD;
 /// How many pods are written at one time. It bounds the load on the API server.
 const AT_ONCE: usize = 8;
 
+/// The reason of the Event when most pods would lose their identities by a first look.
+const LOSSES_HELD: &str = "LossesHeld";
+
 /// How many Events may wait to be sent. They are small, and many pods may be told at once.
 const NOTES: usize = 16_384;
 
@@ -63,7 +66,6 @@ async fn work(
     let mut ledger = Ledger::default();
     let mut news = pin!(pods::watch(&controller.client));
     let mut in_flight = FuturesUnordered::new();
-    let settings = &*controller.settings;
     loop {
         while in_flight.len() < AT_ONCE
             && let Some(write) = ledger.next_write(Instant::now())
@@ -80,21 +82,20 @@ async fn work(
             published = changes.changed() => {
                 published.context("the index has ended")?;
                 index = snapshot(controller)?;
-                ledger.review(World { index: &index, settings, now: Instant::now() });
+                ledger.review(world(controller, &index));
             }
             _ = held.changed() => {
                 let kinds = held.borrow_and_update().clone();
-                tell(&notes, kinds.into_values().map(|text| held_note(controller, text)));
+                tell(&notes, kinds.into_values().map(|text| held_note(controller, HELD, text)));
             }
             Some(item) = news.next() => {
-                let world = World { index: &index, settings, now: Instant::now() };
-                tell(&notes, take(&mut ledger, item, world));
+                tell(&notes, take(&mut ledger, item, controller, world(controller, &index)));
             }
             Some((write, outcome)) = in_flight.next() => {
                 if matches!(outcome, Outcome::Written { .. }) {
                     controller.metrics.patched(write.change.kind.reason(), write.since.elapsed());
                 }
-                let world = World { index: &index, settings, now: Instant::now() };
+                let world = world(controller, &index);
                 tell(&notes, ledger.finish(&write, outcome, world));
             }
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
@@ -108,21 +109,34 @@ fn snapshot(controller: &Controller) -> anyhow::Result<Arc<Index>> {
     controller.published.snapshot.load_full().context("no snapshot has been published")
 }
 
-fn take(ledger: &mut Ledger, news: News, world: World<'_>) -> Option<Note> {
+fn world<'a>(controller: &'a Controller, index: &'a Index) -> World<'a> {
+    let lets_go = *controller.published.lets_go.borrow();
+    World { index, settings: &controller.settings, now: Instant::now(), lets_go }
+}
+
+fn take(
+    ledger: &mut Ledger,
+    news: News,
+    controller: &Controller,
+    world: World<'_>,
+) -> Option<Note> {
     match news {
         News::Restart => ledger.restart(),
         News::Is(seen) => return ledger.see(*seen, world),
-        News::Complete => ledger.complete(),
+        News::Complete => {
+            let held = ledger.complete(world);
+            return held.map(|message| held_note(controller, LOSSES_HELD, message));
+        }
         News::Gone(name) => ledger.gone(&name),
     }
     None
 }
 
 /// What is held, said where somebody looks who wonders about the installation as a whole.
-fn held_note(controller: &Controller, message: String) -> Note {
+fn held_note(controller: &Controller, reason: &'static str, message: String) -> Note {
     let name = ObjectName::new(&*controller.namespace, "imdslet-controller");
     let about = About { api_version: "apps/v1", kind: "Deployment", name, uid: None };
-    Note { about, reason: HELD, is_warning: true, message }
+    Note { about, reason, is_warning: true, message }
 }
 
 fn tell(sender: &mpsc::Sender<Note>, notes: impl IntoIterator<Item = Note>) {

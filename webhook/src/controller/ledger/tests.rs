@@ -58,28 +58,46 @@ struct Bench {
     index: Index,
     settings: Settings,
     now: Instant,
+    lets_go: bool,
 }
 
 impl Bench {
     fn new(index: Index) -> Self {
-        let (ledger, settings, now) = (Ledger::default(), settings(), Instant::now());
-        Self { ledger, index, settings, now }
+        let mut bench = Self::unlisted(index);
+        assert_eq!(bench.complete(), None);
+        bench
+    }
+
+    /// Before all pods have been told for the first time.
+    fn unlisted(index: Index) -> Self {
+        let (mut ledger, settings, now) = (Ledger::default(), settings(), Instant::now());
+        ledger.restart();
+        Self { ledger, index, settings, now, lets_go: false }
+    }
+
+    fn world(&mut self) -> (&mut Ledger, World<'_>) {
+        let Self { ledger, index, settings, now, lets_go } = self;
+        (ledger, World { index, settings, now: *now, lets_go: *lets_go })
+    }
+
+    fn complete(&mut self) -> Option<String> {
+        let (ledger, world) = self.world();
+        ledger.complete(world)
     }
 
     fn see(&mut self, seen: Seen) -> Option<&'static str> {
-        let Self { ledger, index, settings, now } = self;
-        ledger.see(seen, World { index, settings, now: *now }).map(|note| note.reason)
+        let (ledger, world) = self.world();
+        ledger.see(seen, world).map(|note| note.reason)
     }
 
     fn set(&mut self, new: Index) {
         self.index = new;
-        let Self { ledger, index, settings, now } = self;
-        ledger.review(World { index, settings, now: *now });
+        let (ledger, world) = self.world();
+        ledger.review(world);
     }
 
     fn finish(&mut self, write: &Write, outcome: Outcome) -> Option<&'static str> {
-        let Self { ledger, index, settings, now } = self;
-        let world = World { index, settings, now: *now };
+        let (ledger, world) = self.world();
         ledger.finish(write, outcome, world).map(|note| note.reason)
     }
 
@@ -207,10 +225,10 @@ fn pods_that_a_new_list_does_not_have_are_forgotten() {
     bench.see(seen("u", 5, HELD));
     bench.ledger.restart();
     bench.see(seen("u", 5, HELD));
-    bench.ledger.complete();
+    bench.complete();
     assert_eq!(bench.ledger.entries.len(), 1);
     bench.ledger.restart();
-    bench.ledger.complete();
+    bench.complete();
     assert!(bench.ledger.entries.is_empty());
     assert!(bench.after(Duration::from_mins(1)).is_empty());
 }
@@ -223,7 +241,7 @@ fn a_pod_that_should_have_a_sidecar_is_told_once_however_often_all_are_listed() 
         let told = bench.see(bare("1"));
         assert_eq!(told, (listing == 0).then_some("NotInjected"));
         assert_eq!(bench.see(bare("1")), None);
-        bench.ledger.complete();
+        bench.complete();
     }
     assert_eq!(bench.see(bare("2")), Some("NotInjected"), "another pod of that name");
     assert_eq!(bench.next(), None);
@@ -239,4 +257,51 @@ fn a_pod_whose_sidecar_reads_another_format_is_told_to_be_created_anew() {
         assert_eq!(bench.see(seen()), None, "{version}");
     }
     assert_eq!(bench.next(), None);
+}
+
+/// Pod number `at`, bound.
+fn one_of_many(at: usize) -> Seen {
+    let told = r#"{"version":1,"hold":false,"identities":[{"name":"web/a","source":"federated","clientId":"11111111-1111-1111-1111-111111111111","resourceId":null,"objectId":null,"tenantId":"contoso.example","allowedResources":null,"secret":null}]}"#;
+    Seen { name: ObjectName::new("web", format!("p{at}")), ..seen("u", 1, told) }
+}
+
+#[test]
+fn a_first_look_by_which_most_of_many_pods_would_lose_what_they_have_takes_nothing() {
+    let writes = |bench: &mut Bench| std::iter::from_fn(|| bench.next()).count();
+    for (pods, lets_go, expected) in [(9, false, 9), (10, true, 10), (10, false, 0)] {
+        let mut bench = Bench::unlisted(Index::default());
+        bench.lets_go = lets_go;
+        for at in 0..pods {
+            bench.see(one_of_many(at));
+            assert_eq!(bench.next(), None, "not before it is known of how many");
+        }
+        let held = bench.complete();
+        assert_eq!(held.is_some(), expected == 0, "{pods} {lets_go}");
+        assert_eq!(writes(&mut bench), expected, "{pods} {lets_go}");
+        // A list that is repeated changes nothing of it.
+        bench.complete();
+        assert_eq!(writes(&mut bench), 0, "{pods} {lets_go}");
+    }
+}
+
+#[test]
+fn losses_that_are_held_go_on_once_the_objects_are_back_or_a_person_says_so() {
+    let start = || {
+        let mut bench = Bench::unlisted(Index::default());
+        (0..10).for_each(|at| assert_eq!(bench.see(one_of_many(at)), None));
+        let message = bench.complete().unwrap();
+        assert!(message.starts_with("10 of the 10 pods that have identities would lose them"));
+        assert!(message.ends_with("imdslet.dev/let-go=true"), "{message}");
+        bench
+    };
+    let mut bench = start();
+    bench.set(bound());
+    assert_eq!(bench.next(), None, "all is as it should be");
+    bench.set(Index::default());
+    assert!(bench.next().is_some(), "what is lost from then on is lost");
+
+    let mut bench = start();
+    bench.lets_go = true;
+    bench.set(Index::default());
+    assert_eq!(std::iter::from_fn(|| bench.next()).count(), 10);
 }
