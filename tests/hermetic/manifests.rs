@@ -113,6 +113,50 @@ fn find(schema: &Value, words: &[&str], found: &mut Vec<String>) {
     }
 }
 
+/// What an account may do in the whole cluster, one line a rule.
+fn rules_of(role: &str) -> Vec<String> {
+    let list = |value: &Value| {
+        let texts = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+        texts.collect::<Vec<_>>().join(",")
+    };
+    let documents = read(manifests().join("install.yaml"));
+    let is_role =
+        |value: &Value| value["kind"] == "ClusterRole" && value["metadata"]["name"] == role;
+    let found = documents.iter().find(|Document { value, .. }| is_role(value)).unwrap();
+    let rules = found.value["rules"].as_array().unwrap().iter();
+    rules
+        .map(|rule| {
+            let names = list(&rule["resourceNames"]);
+            let names = if names.is_empty() { names } else { format!(" [{names}]") };
+            let (groups, resources) = (list(&rule["apiGroups"]), list(&rule["resources"]));
+            format!("{groups}/{resources}{names}: {}", list(&rule["verbs"]))
+        })
+        .collect()
+}
+
+#[test]
+fn the_accounts_may_do_this_in_the_whole_cluster_and_nothing_else() {
+    assert_eq!(
+        rules_of("imdslet-reader"),
+        [
+            "aadpodidentity.k8s.io/azureidentities,azureidentitybindings,azurepodidentityexceptions: \
+             list,watch",
+            "/namespaces,limitranges: list,watch",
+            "apiextensions.k8s.io/customresourcedefinitions \
+             [azureidentities.aadpodidentity.k8s.io,azureidentitybindings.aadpodidentity.k8s.io,\
+             azurepodidentityexceptions.aadpodidentity.k8s.io]: get",
+        ]
+    );
+    assert_eq!(
+        rules_of("imdslet-controller"),
+        [
+            "/pods: list,watch,patch",
+            "events.k8s.io/events: create",
+            "aadpodidentity.k8s.io/azureassignedidentities: list,watch,create,update,delete",
+        ]
+    );
+}
+
 #[test]
 fn every_object_of_the_demos_can_be_used() {
     for file in demos() {
