@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Su
 use imdslet_core::settings::{FLAGS, Flag, Given, Mistake, Settings};
 
 use crate::inject::Format;
+use crate::migrate::{self, Issuer};
 
 /// Azure managed identities for pods, without a DaemonSet.
 #[derive(Debug, Parser)]
@@ -25,6 +26,8 @@ pub enum Task {
     Demo(DemoArgs),
     /// Prints what the webhook would make of manifests, offline
     Inject(InjectArgs),
+    /// Plans the move from aad-pod-identity: what must exist in Azure, what must be decided
+    Migrate(MigrateArgs),
     /// Serves a stand-in for a part of Azure
     #[command(subcommand)]
     Emulate(Emulate),
@@ -54,6 +57,37 @@ pub struct InjectArgs {
     #[command(flatten)]
     pub settings: SettingsArgs,
 }
+
+/// `imdslet migrate`.
+#[derive(Debug, Args)]
+#[command(after_help = MIGRATE_HELP)]
+pub struct MigrateArgs {
+    /// File or folder of a cluster's objects, or - for stdin; can be repeated
+    #[arg(short, long = "filename", value_name = "FILE", required = true, num_args = 1..)]
+    pub files: Vec<PathBuf>,
+    /// Issuer of the cluster's service account tokens, exact to the slash
+    #[arg(long, value_name = "URL")]
+    pub issuer: Issuer,
+    /// How to print the plan
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: migrate::Format,
+    /// Namespace of objects that name none
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// The settings of the webhook.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+}
+
+/// How the files are made, and what the exit code means.
+const MIGRATE_HELP: &str = "\
+The objects of a cluster, as files:
+  kubectl get azureidentity,azureidentitybinding,azurepodidentityexception,\\
+azureassignedidentity,deploy,sts,ds,job,cronjob,pod,ns -A -o yaml > dump.yaml
+and, where the Secrets Store driver is used, secretproviderclass in a dump of its own.
+
+Nothing is changed, in the cluster or in Azure. Exit code 1: the plan is whole, and something
+must be decided; it stands on stderr, and in -o json and -o html.";
 
 /// `imdslet emulate`.
 #[derive(Debug, Subcommand)]

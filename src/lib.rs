@@ -7,4 +7,5 @@ pub mod emulate;
 pub mod emulator;
 pub mod https;
 pub mod inject;
+pub mod migrate;
 pub mod workloads;

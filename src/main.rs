@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use imdslet::config::{CommandLine, Emulate, InjectArgs, SettingsError, Task};
+use imdslet::config::{CommandLine, Emulate, InjectArgs, MigrateArgs, SettingsError, Task};
 use imdslet::demo::{self, ProgramError};
 use imdslet::documents;
 use imdslet::emulate;
 use imdslet::inject::inject;
+use imdslet::migrate;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let task = CommandLine::parse().task;
     let ended = match task {
         Task::Inject(args) => run_inject(args),
+        Task::Migrate(args) => run_migrate(args),
         Task::Demo(args) => block_on(run_demo(args.keep)),
         Task::Emulate(Emulate::Entra(args)) => block_on(async move {
             start_log();
@@ -68,6 +70,19 @@ fn run_inject(args: InjectArgs) -> anyhow::Result<u8> {
     io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
     complain(&injected.summary());
     Ok(0)
+}
+
+fn run_migrate(args: MigrateArgs) -> anyhow::Result<u8> {
+    let settings = args.settings.read()?;
+    let documents = documents::read(&args.files)?;
+    let plan = migrate::plan(&documents, &settings, &args.issuer, &args.namespace)?;
+    let text = plan.write(args.output);
+    io::stdout().write_all(text.as_bytes()).context("cannot write the plan")?;
+    for migrate::Decision { reason, object, message } in &plan.decisions {
+        complain(&format!("decide: {object}: {}: {message}", reason.as_str()));
+    }
+    complain(&plan.summary());
+    Ok(if plan.decisions.is_empty() { 0 } else { NO })
 }
 
 async fn run_demo(keep: bool) -> anyhow::Result<u8> {

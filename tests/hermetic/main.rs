@@ -11,6 +11,7 @@ mod chain;
 mod command;
 mod invariants;
 mod manifests;
+mod migrate;
 mod patches;
 mod principals;
 mod properties;

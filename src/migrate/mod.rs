@@ -1,0 +1,225 @@
+//! `imdslet migrate`: what must exist in Azure before the switch, and what must be decided, from
+//! files alone.
+//!
+//! The plan is a function of the objects and the settings. Which identity a pod gets is decided by
+//! the functions that decide it in the webhook.
+
+mod decision;
+mod estate;
+mod pods;
+mod whole;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use aws_lc_rs::digest;
+use imdslet_core::contract::Source;
+use imdslet_core::objects::{AzureIdentity, Credential, ObjectName};
+use imdslet_core::settings::Settings;
+use serde::Serialize;
+
+pub use decision::{Decision, Reason};
+pub use estate::Unplannable;
+pub use write::Format;
+
+use crate::documents::Document;
+use crate::emulator::FederatedCredential;
+use estate::{Estate, Workload};
+
+/// Azure's limit of federated credentials for one identity.
+pub const LIMIT: usize = 20;
+
+/// The issuer of a cluster's service account tokens, exact to the slash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer(String);
+
+/// Why a text is no issuer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it must be the issuer's https URL, exactly as the cluster has it, the slash at its end too: \
+     `az aks show --query oidcIssuerProfile.issuerUrl`"
+)]
+pub struct NotAnIssuer;
+
+impl std::str::FromStr for Issuer {
+    type Err = NotAnIssuer;
+
+    fn from_str(text: &str) -> Result<Self, NotAnIssuer> {
+        let host = text.strip_prefix("https://").and_then(|rest| rest.split('/').next());
+        let is_plain = text.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"'\\`$<>{}".contains(&b));
+        match host {
+            Some(host) if !host.is_empty() && is_plain && text.len() <= 600 => {
+                Ok(Self(text.to_owned()))
+            }
+            _ => Err(NotAnIssuer),
+        }
+    }
+}
+
+/// What must exist and what must be decided. Everything in it is sorted.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// What must exist in Azure, by identity.
+    pub federated_credentials: Vec<FederatedCredential>,
+    /// What a person must decide.
+    pub decisions: Vec<Decision>,
+    /// Who uses which identity.
+    pub identities: Vec<Used>,
+    /// What moves a workload to an account of its own, for the decisions `SharedAccount`.
+    pub proposals: Vec<Proposal>,
+    /// Images that a cluster without access to public registries must mirror.
+    pub images: BTreeSet<String>,
+    /// How many objects of each kind were planned with.
+    pub read: BTreeMap<String, usize>,
+    /// How many objects of each kind were left aside.
+    pub ignored: BTreeMap<String, usize>,
+    /// Kinds that a plan needs and that are not in the files. There may be none in the cluster.
+    pub absent: Vec<&'static str>,
+}
+
+/// An AzureIdentity and the workloads that would ask for its tokens.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Used {
+    /// `namespace/name`.
+    pub identity: String,
+    /// Its client id.
+    pub client_id: String,
+    /// Its Azure resource id, if it says it.
+    pub resource_id: Option<String>,
+    /// How its tokens are got.
+    pub source: &'static str,
+    /// By service account, as `namespace/name`: the workloads.
+    pub accounts: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// A patch that would give a workload a service account of its own.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Proposal {
+    /// `Kind/namespace/name` of the workload.
+    pub object: String,
+    /// The service account to create for it, with the rights of the present one.
+    pub account: String,
+    /// A JSON merge patch.
+    pub patch: String,
+}
+
+/// What the pods turned out to need.
+#[derive(Debug, Default)]
+struct Needs {
+    /// For each AzureIdentity, by account, the workloads.
+    used: BTreeMap<ObjectName, BTreeMap<ObjectName, BTreeSet<String>>>,
+    /// For each account, by the identities that its pods get, the workloads.
+    accounts: BTreeMap<ObjectName, BTreeMap<Vec<String>, BTreeSet<Workload>>>,
+    /// Selectors of labelled pods.
+    selectors: BTreeSet<String>,
+    decisions: BTreeSet<Decision>,
+}
+
+/// Makes the plan.
+///
+/// # Errors
+///
+/// [`Unplannable`], if the documents are not the whole of anything.
+pub fn plan(
+    documents: &[Document],
+    settings: &Settings,
+    issuer: &Issuer,
+    default_namespace: &str,
+) -> Result<Plan, Unplannable> {
+    let estate = Estate::read(documents, default_namespace)?;
+    let mut needs = pods::needs(&estate, settings);
+    let federated_credentials = credentials(&estate, &needs, settings, issuer);
+    let proposals = whole::decide(&estate, &federated_credentials, settings, &mut needs);
+    let identities = needs.used.iter().filter_map(|(name, accounts)| {
+        let identity = estate.identities.get(name)?;
+        let accounts = accounts.iter().map(|(name, who)| (name.to_string(), who.clone()));
+        Some(Used {
+            identity: name.to_string(),
+            client_id: identity.client_id.clone(),
+            resource_id: identity.resource_id.clone(),
+            source: source(identity).as_str(),
+            accounts: accounts.collect(),
+        })
+    });
+    let kinds = ["AzureIdentity", "AzurePodIdentityException", "Namespace", "SecretProviderClass"];
+    Ok(Plan {
+        identities: identities.collect(),
+        federated_credentials,
+        decisions: needs.decisions.into_iter().collect(),
+        proposals,
+        images: BTreeSet::from([settings.sidecar_image.clone()]),
+        absent: kinds.into_iter().filter(|kind| !estate.read.contains_key(*kind)).collect(),
+        read: estate.read,
+        ignored: estate.ignored,
+    })
+}
+
+/// The federated credentials of all identities that have them. Azure knows an identity by its
+/// client id, and two AzureIdentities may be one there.
+fn credentials(
+    estate: &Estate,
+    needs: &Needs,
+    settings: &Settings,
+    issuer: &Issuer,
+) -> Vec<FederatedCredential> {
+    let mut credentials = BTreeMap::new();
+    for (name, accounts) in &needs.used {
+        let Some(identity) = estate.identities.get(name) else { continue };
+        if source(identity) != Source::Federated {
+            continue;
+        }
+        let client_id = identity.client_id.to_ascii_lowercase();
+        for account in accounts.keys() {
+            let subject = format!("system:serviceaccount:{}:{}", account.namespace, account.name);
+            credentials.entry((client_id.clone(), subject.clone())).or_insert_with(|| {
+                FederatedCredential {
+                    identity: Some(name.to_string()),
+                    resource_id: identity.resource_id.clone(),
+                    client_id: identity.client_id.clone(),
+                    name: Some(credential_name(account, &client_id, &issuer.0, &subject)),
+                    issuer: issuer.0.clone(),
+                    subject,
+                    audiences: vec![settings.audience.clone()],
+                }
+            });
+        }
+    }
+    let mut credentials: Vec<_> = credentials.into_values().collect();
+    credentials.sort_by(|a, b| {
+        (&a.identity, &a.subject, &a.client_id).cmp(&(&b.identity, &b.subject, &b.client_id))
+    });
+    credentials
+}
+
+/// A name that stays the same from run to run, and that no other credential has, not even one of
+/// another cluster on the same identity: 3 to 120 letters, digits, `-` and `_`, as Azure demands.
+fn credential_name(account: &ObjectName, client_id: &str, issuer: &str, subject: &str) -> String {
+    let said = format!("imdslet-{}-{}", account.namespace, account.name);
+    // Names of Kubernetes have dots too. What two of them become alike the hash tells apart.
+    let mut name: String = said
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(120 - "-01234567".len())
+        .collect();
+    let hash =
+        digest::digest(&digest::SHA256, format!("{client_id} {issuer} {subject}").as_bytes());
+    name.push('-');
+    for byte in hash.as_ref().iter().take(4) {
+        write!(name, "{byte:02x}").ok();
+    }
+    name
+}
+
+fn source(identity: &AzureIdentity) -> Source {
+    match &identity.credential {
+        Credential::Managed(source) => *source,
+        Credential::Secret(_) => Source::Secret,
+        Credential::Certificate(_) => Source::Certificate,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! A shell script of `az` commands.
+
+use std::fmt::Write;
+
+use super::super::Plan;
+
+/// What comes before the commands. Azure answers 409 while another change of the same identity is
+/// under way, by this script or by anyone; creating what is there already changes nothing.
+const HEAD: &str = r#"#!/bin/sh
+# Made by `imdslet migrate`. It may be run again: what exists already is left as it is.
+# Needs: az, logged in, with the role Managed Identity Contributor on these identities.
+set -eu
+
+# credential SUBSCRIPTION RESOURCE_GROUP IDENTITY NAME ISSUER SUBJECT AUDIENCE
+credential() {
+  tries=1
+  while ! said=$(az identity federated-credential create --subscription "$1" \
+    --resource-group "$2" --identity-name "$3" --name "$4" --issuer "$5" \
+    --subject "$6" --audiences "$7" --output none 2>&1); do
+    case $said in
+      *"(409)"* | *Conflict* | *ConcurrentFederatedIdentityCredentials*) ;;
+      *) tries=6 ;;
+    esac
+    if [ "$tries" -ge 6 ]; then
+      printf '%s\n' "$said" "FAILED: $3: $6" >&2
+      exit 1
+    fi
+    sleep $((tries * 5))
+    tries=$((tries + 1))
+  done
+  printf '%s\n' "$3: $6"
+}
+
+"#;
+
+pub(super) fn write(plan: &Plan) -> String {
+    let mut script = HEAD.to_owned();
+    for line in plan.unplaced() {
+        writeln!(script, "# {line}").ok();
+    }
+    for (place, credential) in plan.placed() {
+        let words = [
+            place.subscription,
+            place.resource_group,
+            place.identity,
+            credential.name.as_deref().unwrap_or_default(),
+            &credential.issuer,
+            &credential.subject,
+            credential.audiences.first().map_or("", String::as_str),
+        ];
+        script.push_str("credential");
+        for word in words {
+            script.push(' ');
+            script.push_str(&quoted(word));
+        }
+        script.push('\n');
+    }
+    script
+}
+
+/// A word that no shell takes for anything else.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}

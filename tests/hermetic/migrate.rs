@@ -1,0 +1,303 @@
+//! The plan of a move: what it says of estates made for the purpose, and that its output is taken
+//! by those for whom it is.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use imdslet::documents;
+use imdslet::emulator::Config;
+use imdslet::migrate::{Format, Issuer, Plan, plan};
+use imdslet_core::settings::{Given, Settings};
+use imdslet_tests::programs::{Ended, command};
+use serde_json::{Value, json};
+
+const ISSUER: &str = "https://issuer.example/cluster/";
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/migrate")
+}
+
+fn migrate(args: &[&str]) -> Ended {
+    let mut command = command("imdslet");
+    let issuer = format!("--issuer={ISSUER}");
+    Ended::of(command.args(["migrate", &issuer]).args(args).current_dir(fixtures()))
+}
+
+fn planned(texts: &[&str], given: &[(&'static str, &str)]) -> Result<Plan, String> {
+    let mut read = Vec::new();
+    for text in texts {
+        documents::parse("dump.yaml", text, &mut read).map_err(|error| error.to_string())?;
+    }
+    let given: Given =
+        given.iter().map(|(flag, value)| (*flag, vec![(*value).to_owned()])).collect();
+    let settings = Settings::read(&given).unwrap();
+    let issuer: Issuer = ISSUER.parse().unwrap();
+    plan(&read, &settings, &issuer, "default").map_err(|error| error.to_string())
+}
+
+fn golden(name: &str, text: &str) {
+    insta::with_settings!({omit_expression => true}, {
+        insta::assert_snapshot!(name, text);
+    });
+}
+
+#[test]
+fn a_small_estate_is_planned_in_every_format() {
+    for format in ["az", "bicep", "terraform", "json", "html"] {
+        let ended = migrate(&["-f", "small.yaml", "--tenant-id=contoso.example", "-o", format]);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert_eq!(
+            ended.stderr,
+            "read: 1 AzureIdentity, 1 AzureIdentityBinding, 1 CronJob, 1 Deployment, 1 Namespace, \
+             1 Pod\n\
+             not in the files, so not planned with: AzurePodIdentityException, \
+             SecretProviderClass\n\
+             plan: 2 federated credentials for 1 identities, 0 things to decide\n"
+        );
+        golden(&format!("small-{format}"), &ended.stdout);
+    }
+}
+
+#[test]
+fn a_nasty_estate_is_planned_whole_and_says_what_must_be_decided() {
+    for format in ["az", "bicep", "terraform", "json", "html"] {
+        let ended = migrate(&["-f", "nasty.json", "-o", format]);
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        golden(&format!("nasty-{format}"), &ended.stdout);
+        golden("nasty-decisions", &ended.stderr);
+    }
+}
+
+#[test]
+fn the_order_of_files_and_objects_changes_nothing() {
+    let text = fs::read_to_string(fixtures().join("nasty.json")).unwrap();
+    let dump: Value = serde_json::from_str(&text).unwrap();
+    let mut items: Vec<Value> = Vec::new();
+    for item in dump["items"].as_array().unwrap() {
+        match item["items"].as_array() {
+            Some(inner) => items.extend(inner.iter().cloned()),
+            None => items.push(item.clone()),
+        }
+    }
+    let text = |items: &[Value]| json!({"kind": "List", "items": items}).to_string();
+    let straight = planned(&[&text(&items)], &[]).unwrap().write(Format::Json);
+    items.reverse();
+    let (first, second) = items.split_at(items.len() / 3);
+    let turned = planned(&[&text(first), &text(second)], &[]).unwrap().write(Format::Json);
+    assert_eq!(straight, turned);
+}
+
+/// What the plan says must exist is what makes the emulator issue tokens.
+#[test]
+fn the_emulator_reads_the_credentials_as_they_are_printed() {
+    let small = fs::read_to_string(fixtures().join("small.yaml")).unwrap();
+    for (cloud, audience) in [
+        ("public", "api://AzureADTokenExchange"),
+        ("usgov", "api://AzureADTokenExchangeUSGov"),
+        ("china", "api://AzureADTokenExchangeChina"),
+    ] {
+        let plan = planned(&[&small], &[("cloud", cloud)]).unwrap().write(Format::Json);
+        let plan: Value = serde_json::from_str(&plan).unwrap();
+        let credentials = &plan["federatedCredentials"];
+        assert_eq!(
+            (&credentials[0]["subject"], &credentials[1]["subject"], &credentials[0]["audiences"]),
+            (
+                &json!("system:serviceaccount:web:default"),
+                &json!("system:serviceaccount:web:shop"),
+                &json!([audience])
+            )
+        );
+        let config = json!({
+            "tenants": [{
+                "id": "11111111-1111-4111-8111-111111111111",
+                "applications": [{
+                    "clientId": credentials[0]["clientId"],
+                    "objectId": "33333333-3333-4333-8333-333333333333",
+                }],
+            }],
+            "federatedCredentials": credentials,
+        });
+        Config::parse(&config.to_string(), None).unwrap();
+    }
+}
+
+/// Runs the script with an `az` that writes down its arguments and does as `answers` say, call by
+/// call, and with a `sleep` that does not sleep.
+fn scripted(script: &str, answers: &str) -> (Ended, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let tool = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let home = folder.path().display();
+    tool("sleep", &format!("echo sleep \"$1\" >>'{home}/calls'"));
+    tool(
+        "az",
+        &format!(
+            "for word in \"$@\"; do printf '<%s>' \"$word\" >>'{home}/calls'; done\n\
+             echo >>'{home}/calls'\n\
+             n=$(grep -c '^<identity>' '{home}/calls')\n\
+             case $n in {answers} *) exit 0 ;; esac"
+        ),
+    );
+    fs::write(folder.path().join("plan.sh"), script).unwrap();
+    let path = format!("{home}:/usr/bin:/bin");
+    let mut command = Command::new("/bin/sh");
+    let ended = Ended::of(command.arg(folder.path().join("plan.sh")).env_clear().env("PATH", path));
+    (ended, fs::read_to_string(folder.path().join("calls")).unwrap())
+}
+
+#[test]
+fn the_script_calls_az_once_for_each_credential_and_again_after_a_conflict() {
+    let script = migrate(&["-f", "small.yaml"]).stdout;
+    let conflict =
+        "1) echo 'ERROR: (ConcurrentFederatedIdentityCredentialsWrites) wait' >&2; exit 1 ;;";
+    let (ended, calls) = scripted(&script, conflict);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(
+        ended.stdout,
+        "db: system:serviceaccount:web:default\ndb: system:serviceaccount:web:shop\n"
+    );
+    let calls: Vec<_> = calls.lines().collect();
+    let [first, pause, again, second] = calls.as_slice() else { panic!("{calls:?}") };
+    assert_eq!((pause, again), (&"sleep 5", first));
+    assert!(
+        second.starts_with(
+            "<identity><federated-credential><create>\
+             <--subscription><a0000000-0000-4000-8000-00000000000a>\
+             <--resource-group><apps><--identity-name><db><--name><imdslet-web-shop-"
+        ),
+        "{second}"
+    );
+    assert!(
+        second.ends_with(
+            "<--issuer><https://issuer.example/cluster/>\
+             <--subject><system:serviceaccount:web:shop>\
+             <--audiences><api://AzureADTokenExchange><--output><none>"
+        ),
+        "{second}"
+    );
+}
+
+#[test]
+fn the_script_stops_at_what_no_repetition_mends_and_after_six_conflicts() {
+    let script = migrate(&["-f", "small.yaml"]).stdout;
+    let (ended, calls) = scripted(&script, "1) echo 'ERROR: no rights' >&2; exit 1 ;;");
+    assert_eq!((ended.code, calls.lines().count()), (Some(1), 1));
+    assert_eq!(ended.stderr, "ERROR: no rights\nFAILED: db: system:serviceaccount:web:default\n");
+    let (ended, calls) = scripted(&script, "*) echo 'ERROR: (409) Conflict' >&2; exit 1 ;;");
+    assert_eq!(ended.code, Some(1));
+    assert_eq!(calls.lines().filter(|call| call.starts_with("<identity>")).count(), 6);
+}
+
+#[test]
+fn no_name_in_a_dump_leaves_its_quotes() {
+    let script = migrate(&["-f", "nasty.json"]).stdout;
+    let (ended, calls) = scripted(&script, "");
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(calls.contains("<--resource-group><it's ${odd}>"), "{calls}");
+}
+
+#[test]
+fn two_thousand_workloads_are_planned_each() {
+    let mut items = Vec::new();
+    for at in 0..100 {
+        let namespace = format!("team-{at:03}");
+        items.push(json!({
+            "apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentity",
+            "metadata": {"name": "app", "namespace": namespace},
+            "spec": {
+                "clientID": format!("c0000000-0000-4000-8000-{at:012}"),
+                "resourceID": format!(
+                    "/subscriptions/s/resourcegroups/g/providers/\
+                     Microsoft.ManagedIdentity/userAssignedIdentities/app-{at}"
+                ),
+            },
+        }));
+        items.push(json!({
+            "apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentityBinding",
+            "metadata": {"name": "app", "namespace": namespace},
+            "spec": {"azureIdentity": "app", "selector": format!("app-{at}")},
+        }));
+        items.extend((0..20).map(|n| {
+            json!({
+                "apiVersion": "apps/v1", "kind": "Deployment",
+                "metadata": {"name": format!("app-{n}"), "namespace": namespace},
+                "spec": {"template": {
+                    "metadata": {"labels": {"aadpodidbinding": format!("app-{at}")}},
+                    "spec": {
+                        "serviceAccountName": format!("app-{n}"),
+                        "containers": [{"name": "app", "image": "registry.example/app"}],
+                    },
+                }},
+            })
+        }));
+    }
+    let dump = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
+    let plan = planned(&[&dump], &[("tenant-id", "contoso.example")]).unwrap();
+    assert_eq!(plan.decisions, []);
+    assert_eq!(plan.federated_credentials.len(), 2000);
+    assert_eq!(plan.identities.len(), 100);
+    let names: std::collections::BTreeSet<_> =
+        plan.federated_credentials.iter().map(|credential| &credential.name).collect();
+    assert_eq!(names.len(), 2000);
+}
+
+#[test]
+fn a_part_of_a_dump_is_never_planned_with() {
+    let small = fs::read_to_string(fixtures().join("small.yaml")).unwrap();
+    // kubectl writes `items` before `kind`, so what is cut off is well-formed YAML without one.
+    let cut = small.replacen("kind: List\n", "", 1);
+    let binding = "apiVersion: aadpodidentity.k8s.io/v1\nkind: AzureIdentityBinding\n\
+                   metadata: {name: a}\nspec: {azureIdentity: a, selector: a}\n";
+    let other = binding.replace("selector: a", "selector: b");
+    for (texts, expected) in [
+        (
+            vec![&*cut],
+            "dump.yaml, document 1: has items and no kind, so it is a List that was cut off; dump \
+             the objects again, whole",
+        ),
+        (
+            vec![&small[..small.len() - 30]],
+            "dump.yaml, document 1: unclosed bracket '{' at line 46, column 18",
+        ),
+        (
+            vec![&*small, "kind: Pod\n"],
+            "dump.yaml, document 1: apiVersion is missing or empty; every Kubernetes object has \
+             one; no plan is made of a part of the objects",
+        ),
+        (
+            vec![binding, &*other],
+            "dump.yaml, document 1, AzureIdentityBinding/default/a: says something else than an \
+             earlier AzureIdentityBinding/default/a; keep one of them",
+        ),
+        (
+            vec![binding],
+            "there is no pod and no workload in these files; dump \
+             azureidentity,azureidentitybinding and all workloads with `kubectl get … -A -o yaml`",
+        ),
+        (
+            vec!["apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n"],
+            "there is no AzureIdentityBinding in these files; dump \
+             azureidentity,azureidentitybinding and all workloads with `kubectl get … -A -o yaml`",
+        ),
+    ] {
+        assert_eq!(planned(&texts, &[]).err().as_deref(), Some(expected));
+    }
+}
+
+#[test]
+fn an_issuer_is_taken_to_the_slash_or_not_at_all() {
+    for text in
+        ["", "issuer.example", "http://issuer.example", "https://", "https://a?b", "https://a b"]
+    {
+        assert!(text.parse::<Issuer>().is_err(), "{text}");
+    }
+    let mut command = command("imdslet");
+    let ended = Ended::of(command.args(["migrate", "-f", "-", "--issuer", "issuer.example"]));
+    assert_eq!(ended.code, Some(2));
+    golden("wrong-issuer", &ended.stderr);
+}
