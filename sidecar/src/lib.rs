@@ -6,8 +6,11 @@
 //!
 //! What decides is pure: [`schedule`], [`certificate`], and inside `request`, `selection`, `fault`, `answer`. What
 //! waits is at the edge: `volume` reads the projected files, `sources` ask Entra ID, `cache` has one
-//! fetch in flight for each token, `listener` accepts connections.
+//! fetch in flight for each token, `listener` accepts connections, `address` prepares the pod's
+//! loopback for link-local mode.
 
+#[cfg(target_os = "linux")]
+mod address;
 mod answer;
 mod assertion;
 mod cache;
@@ -34,6 +37,8 @@ mod testing;
 mod transport;
 mod volume;
 
+#[cfg(target_os = "linux")]
+pub use address::{Added, AddressError, add_address};
 pub use config::{Config, ConfigError};
 pub use probe::{Verdict, probe};
 pub use serve::{ServeError, serve};

@@ -1,4 +1,5 @@
-//! The program in the pod: `serve` answers, `probe` is its startup probe.
+//! The program in the pod: `serve` answers, `probe` is its startup probe, `address` prepares
+//! link-local mode.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -12,7 +13,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 const USAGE: &str = "usage: imdslet-sidecar serve --dir=DIR --port=N --authority=URL \
                      --mode=native|container [--link-local] [--secrets-dir=DIR] \
-                     [--authority-for=NS/NAME=URL]… | imdslet-sidecar probe --port=N";
+                     [--authority-for=NS/NAME=URL]… | imdslet-sidecar probe --port=N | \
+                     imdslet-sidecar address";
 
 /// The answer is no.
 const NO: u8 = 1;
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     ExitCode::from(match args.split_first() {
         Some((command, args)) if command == "serve" => run_serve(args),
         Some((command, args)) if command == "probe" => run_probe(args),
+        Some((command, [])) if command == "address" => run_address(),
         _ => wrong(USAGE),
     })
 }
@@ -95,6 +98,29 @@ fn run_probe(args: &[String]) -> u8 {
     };
     writeln!(io::stdout(), "{line}").ok();
     code
+}
+
+#[cfg(target_os = "linux")]
+fn run_address() -> u8 {
+    use imdslet_core::names::LINK_LOCAL;
+    use imdslet_sidecar::{Added, add_address};
+    start_log();
+    match add_address() {
+        Ok(added) => {
+            let already = added == Added::Before;
+            tracing::info!(address = LINK_LOCAL, already, "the loopback has the address");
+            0
+        }
+        Err(error) => {
+            tracing::error!(%error, "cannot add the address");
+            if error.is_no() { NO } else { UNKNOWN }
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn run_address() -> u8 {
+    wrong("imdslet-sidecar: `address` needs Linux, where pods run")
 }
 
 /// JSON lines on standard output. Only our own events: libraries may print what they sent.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use imdslet_core::names::ADDRESS_CONTAINER;
 use imdslet_core::serve::{Mode, ServeArgs};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -37,6 +38,19 @@ pub enum ServeError {
         /// What the system says.
         source: io::Error,
     },
+    /// Azure's own address, in link-local mode.
+    #[error(
+        "cannot listen on {address} ({source}); the init container {ADDRESS_CONTAINER} adds the \
+         address, and spec.securityContext.sysctls must set net.ipv4.ip_unprivileged_port_start \
+         to {} or less",
+        address.port()
+    )]
+    LinkLocal {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The system takes no signal handler.
     #[error("cannot handle signals ({0})")]
     Signals(io::Error),
@@ -59,9 +73,13 @@ pub async fn serve(args: ServeArgs, config: Config) -> Result<(), ServeError> {
     // Now, so that the log says at the start what is wrong with the files.
     endpoint.view();
 
-    let listeners = bind(args.port, args.link_local)
-        .await
-        .map_err(|(address, source)| ServeError::Listen { address, source })?;
+    let listeners = bind(args.port, args.link_local).await.map_err(|(address, source)| {
+        if address.ip().is_loopback() {
+            ServeError::Listen { address, source }
+        } else {
+            ServeError::LinkLocal { address, source }
+        }
+    })?;
     let stop = CancellationToken::new();
     let service = Service::new(router(endpoint), stop.clone());
     let mut accepting = JoinSet::new();

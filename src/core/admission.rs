@@ -14,7 +14,7 @@ use crate::resolve::{Resolution, resolve};
 use crate::resources::sidecar_resources;
 use crate::running::Fittings;
 use crate::serve::Mode;
-use crate::settings::{Endpoint, Settings, WhenUnbound};
+use crate::settings::{Settings, WhenUnbound};
 use crate::warning::{Hold, Warning};
 
 /// What becomes of a pod that is admitted.
@@ -196,7 +196,7 @@ pub fn admit(
     if let Some(fittings) = &fittings {
         keep_what_fits(&mut resolution, fittings, choices.when_unbound, &mut warnings)?;
     }
-    report_unserved(&resolution, &choices, &mut warnings);
+    report_unserved(&resolution, &mut warnings);
     report_conflicts(pod, &choices, &mut warnings);
     let resources = sidecar_resources(pod, choices.resources.as_ref(), index.limits(namespace));
     let identities = &resolution.identities;
@@ -275,11 +275,7 @@ fn keep_what_fits(
 }
 
 /// Tells of what is injected already and comes to life with a later release.
-fn report_unserved(resolution: &Resolution, choices: &Choices, warnings: &mut Vec<Warning>) {
-    if choices.endpoint == Endpoint::LinkLocal {
-        let what = "this pod asks at 169.254.169.254 (imdslet.dev/endpoint: link-local)";
-        warnings.push(Warning::NotServedYet(what.to_owned()));
-    }
+fn report_unserved(resolution: &Resolution, warnings: &mut Vec<Warning>) {
     for usable in &resolution.identities {
         let PodIdentity { name, source, .. } = &usable.identity;
         if !matches!(source, Source::Federated | Source::Secret | Source::Certificate) {
