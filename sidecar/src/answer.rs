@@ -25,6 +25,8 @@ pub(crate) struct Problem {
     pub(crate) reason: &'static str,
     pub(crate) message: String,
     pub(crate) retry_after: Option<Duration>,
+    /// The methods that are served where the one of the request is not.
+    pub(crate) allow: Option<&'static str>,
 }
 
 /// All strings: the one form that every recorded client reads (`docs/compatibility.md`).
@@ -59,7 +61,7 @@ impl Problem {
         reason: &'static str,
         message: &(impl ToString + ?Sized),
     ) -> Self {
-        Self { status, reason, message: message.to_string(), retry_after: None }
+        Self { status, reason, message: message.to_string(), retry_after: None, allow: None }
     }
 
     /// The answer that tells it.
@@ -85,8 +87,8 @@ impl Problem {
             let whole = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(whole));
         }
-        if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(ALLOW, HeaderValue::from_static("GET"));
+        if let Some(methods) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(methods));
         }
         answer
     }
@@ -102,10 +104,18 @@ impl From<request::Refusal> for Problem {
             | R::UncheckedHeader(_)
             | R::StateElsewhere => StatusCode::FORBIDDEN,
             R::NotHere => StatusCode::NOT_FOUND,
-            R::Method => StatusCode::METHOD_NOT_ALLOWED,
-            R::NoHeader | R::Query(_) | R::NoResource | R::Resource(_) => StatusCode::BAD_REQUEST,
+            R::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            R::FormTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            R::FormLate => StatusCode::REQUEST_TIMEOUT,
+            R::NoHeader | R::Query(_) | R::NoResource | R::Resource(_) | R::FormCut => {
+                StatusCode::BAD_REQUEST
+            }
         };
-        Self::new(status, refusal.reason(), &refusal)
+        let allow = match refusal {
+            R::Method(methods) => Some(methods),
+            _ => None,
+        };
+        Self { allow, ..Self::new(status, refusal.reason(), &refusal) }
     }
 }
 
@@ -191,6 +201,17 @@ impl<'a> TokenBody<'a> {
     }
 }
 
+/// What Azure's metadata service tells of an identity at `/metadata/identity/info`.
+pub(crate) fn info(tenant_id: &str) -> Response {
+    #[derive(Serialize)]
+    struct Info<'a> {
+        #[serde(rename = "tenantId")]
+        tenant_id: &'a str,
+    }
+
+    json(StatusCode::OK, &Info { tenant_id })
+}
+
 /// An answer with `body` as JSON.
 pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     // Strings and numbers always serialise; an empty body is what is left if that ever changes.
@@ -226,7 +247,9 @@ fn date(epoch: u64) -> String {
 
 fn error_code(status: StatusCode) -> &'static str {
     match status {
-        StatusCode::BAD_REQUEST => "invalid_request",
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => {
+            "invalid_request"
+        }
         StatusCode::FORBIDDEN => "access_denied",
         StatusCode::NOT_FOUND => "not_found",
         StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",

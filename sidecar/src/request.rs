@@ -9,6 +9,9 @@ use crate::query::{BadQuery, Query};
 use crate::resource::{BadResource, Resource};
 use crate::secret::Secret;
 
+/// The largest form that is read: a resource and an id, with room for their encoding.
+pub(crate) const LARGEST_FORM: usize = 16 * 1024;
+
 /// The path that tells what the sidecar holds.
 const STATE_PATH: &str = "/state";
 
@@ -16,6 +19,8 @@ const STATE_PATH: &str = "/state";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
     Token(TokenRequest),
+    /// The tenant of an identity.
+    Info(Selector),
     State,
 }
 
@@ -65,8 +70,16 @@ pub(crate) enum Refusal {
          other request is passed on"
     )]
     NotHere,
-    #[error("only GET is served at this path")]
-    Method,
+    #[error("only {0} is served at this path")]
+    Method(&'static str),
+    #[error(
+        "the form of the request is larger than {LARGEST_FORM} bytes; send `resource` and one id"
+    )]
+    FormTooLarge,
+    #[error("the form of the request did not arrive in time; send it at once")]
+    FormLate,
+    #[error("the form of the request did not arrive whole; send it again")]
+    FormCut,
     /// Word for word what Azure answers: SDKs probe for it.
     #[error("Required metadata header not specified")]
     NoHeader,
@@ -100,7 +113,10 @@ impl Refusal {
             Self::ForeignHost => "ForeignHost",
             Self::Forwarded(_) => "Forwarded",
             Self::NotHere => "NotHere",
-            Self::Method => "Method",
+            Self::Method(_) => "Method",
+            Self::FormTooLarge => "FormTooLarge",
+            Self::FormLate => "FormLate",
+            Self::FormCut => "FormCut",
             Self::NoHeader => "NoHeader",
             Self::WrongHeader(_) => "WrongHeader",
             Self::UncheckedHeader(_) => "UncheckedHeader",
@@ -112,40 +128,76 @@ impl Refusal {
     }
 }
 
-/// Decides what `request` asks for. `header` is what App Service's headers must carry.
-pub(crate) fn decide(request: &Parts, header: Option<&Secret>) -> Result<Ask, Refusal> {
-    let local = guard(request)?;
-    // Whole segments are compared and nothing is decoded or resolved first, so that no spelling
-    // (`..`, `%2e`, `\`) of another path ends here, nor one of these elsewhere (CVE-2022-23551).
-    let mut segments = request.uri.path().split('/').filter(|segment| !segment.is_empty());
-    let asks = match segments.next() {
-        Some(first) if first.eq_ignore_ascii_case("metadata") => {
+/// What is served, by its path.
+#[derive(Clone, Copy)]
+enum Place {
+    Token,
+    Info,
+    State,
+}
+
+impl Place {
+    /// Whole segments are compared and nothing is decoded or resolved first, so that no spelling
+    /// (`..`, `%2e`, `\`) of another path ends here, nor one of these elsewhere (CVE-2022-23551).
+    fn of(path: &str) -> Option<Self> {
+        let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+        match segments.next() {
             // As NMI: `/{type:(?i:metadata)}/identity/oauth2/token` (v1.8, server.go).
-            segments.eq(["identity", "oauth2", "token"]).then_some(true)
+            Some(first) if first.eq_ignore_ascii_case("metadata") => {
+                if segments.clone().eq(["identity", "info"]) {
+                    return Some(Self::Info);
+                }
+                segments.eq(["identity", "oauth2", "token"]).then_some(Self::Token)
+            }
+            Some("msi") => segments.eq(["token"]).then_some(Self::Token),
+            Some("state") => segments.next().is_none().then_some(Self::State),
+            _ => None,
         }
-        Some("msi") => segments.eq(["token"]).then_some(true),
-        Some("state") => segments.next().is_none().then_some(false),
-        _ => None,
-    };
-    let for_token = asks.ok_or(Refusal::NotHere)?;
-    if request.method != Method::GET {
-        return Err(Refusal::Method);
     }
-    if !for_token {
+
+    /// Cloud Shell's clients ask for a token by a form.
+    fn methods(self) -> &'static str {
+        match self {
+            Self::Token => "GET, POST",
+            Self::Info | Self::State => "GET",
+        }
+    }
+}
+
+/// Decides what `request` asks for. `form` is the body of a POST, which says what a query may say
+/// too; `header` is what App Service's headers must carry.
+pub(crate) fn decide(request: &Parts, form: &str, header: Option<&Secret>) -> Result<Ask, Refusal> {
+    let local = guard(request)?;
+    let place = Place::of(request.uri.path()).ok_or(Refusal::NotHere)?;
+    let is_served = match request.method {
+        Method::GET => true,
+        Method::POST => matches!(place, Place::Token),
+        _ => false,
+    };
+    if !is_served {
+        return Err(Refusal::Method(place.methods()));
+    }
+    if matches!(place, Place::State) {
         return if local { Ok(Ask::State) } else { Err(Refusal::StateElsewhere) };
     }
     let protocol = protocol(&request.headers, header)?;
-    let query = Query::parse(request.uri.query().unwrap_or_default()).map_err(Refusal::Query)?;
+    let query = request.uri.query().unwrap_or_default();
+    let query = match form {
+        "" => Query::parse(query),
+        form => Query::parse(&format!("{query}&{form}")),
+    };
+    let query = query.map_err(Refusal::Query)?;
+    let selector = Selector {
+        client_id: query.client_id,
+        object_id: query.object_id,
+        resource_id: query.resource_id,
+    };
+    if matches!(place, Place::Info) {
+        return Ok(Ask::Info(selector));
+    }
     let resource = query.resource.ok_or(Refusal::NoResource)?;
-    Ok(Ask::Token(TokenRequest {
-        protocol,
-        resource: Resource::parse(resource).map_err(Refusal::Resource)?,
-        selector: Selector {
-            client_id: query.client_id,
-            object_id: query.object_id,
-            resource_id: query.resource_id,
-        },
-    }))
+    let resource = Resource::parse(resource).map_err(Refusal::Resource)?;
+    Ok(Ask::Token(TokenRequest { protocol, resource, selector }))
 }
 
 /// Lets through what a program in the pod would send; says whether it named a loopback address.

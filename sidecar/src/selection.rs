@@ -54,14 +54,13 @@ impl Refusal {
     }
 }
 
-/// Selects the identity that `selector` means, or the first, for a token for `resource`.
+/// Selects the identity that `selector` means, or the first.
 ///
 /// `has_object_id` says whether a token that is held for the identity has this object id; it is
 /// asked only where the AzureIdentity does not state one.
 pub(crate) fn select<'a>(
     pod: &'a PodIdentities,
     selector: &Selector,
-    resource: &Resource,
     has_object_id: impl Fn(&PodIdentity, &str) -> bool,
 ) -> Result<&'a PodIdentity, Refusal> {
     if pod.hold {
@@ -84,13 +83,17 @@ pub(crate) fn select<'a>(
         };
         client && resource_id && object()
     });
-    let identity = found.ok_or_else(|| unknown(pod, selector))?;
+    found.ok_or_else(|| unknown(pod, selector))
+}
+
+/// Refuses a token for `resource` where `identity` does not allow it.
+pub(crate) fn allow(identity: &PodIdentity, resource: &Resource) -> Result<(), Refusal> {
     match &identity.allowed_resources {
         Some(allowed) if !allowed.iter().any(|one| resource.is(one)) => Err(Refusal::Resource {
             identity: identity.name.clone(),
             allowed: if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") },
         }),
-        _ => Ok(identity),
+        _ => Ok(()),
     }
 }
 
@@ -157,9 +160,8 @@ mod tests {
             ("unknown", selector("c0000000-0000-0000-0000-000000000009", "", ""), unknown),
             ("a name is no id", selector("web/db", "", ""), unknown),
         ];
-        let resource = Resource::parse("r".to_owned()).unwrap();
         for (name, selector, expected) in cases {
-            let got = select(&pod, &selector, &resource, |identity, object| {
+            let got = select(&pod, &selector, |identity, object| {
                 identity.name == "ops/mail" && object == held_two
             });
             let got = got.map(|found| found.name.as_str()).map_err(|refusal| refusal.reason());
@@ -171,18 +173,16 @@ mod tests {
     fn a_stated_object_id_is_not_overruled_by_a_token() {
         let mut stated = identity("web/db", '1');
         stated.object_id = Some("0b000000-0000-0000-0000-000000000001".to_owned());
-        let resource = Resource::parse("r".to_owned()).unwrap();
         let other = selector("", "0b000000-0000-0000-0000-000000000002", "");
-        let got = select(&pod([stated]), &other, &resource, |_, _| true).map(|_| ());
+        let got = select(&pod([stated]), &other, |_, _| true).map(|_| ());
         assert_eq!(got.unwrap_err().reason(), "UnknownIdentity");
     }
 
     #[test]
     fn refusals_list_names_and_no_ids() {
         let pod = pod([identity("web/db", '1'), identity("ops/mail", '2')]);
-        let resource = Resource::parse("r".to_owned()).unwrap();
         let asked = selector("x", "", "y");
-        let refusal = select(&pod, &asked, &resource, |_, _| false).map(|_| ()).unwrap_err();
+        let refusal = select(&pod, &asked, |_, _| false).map(|_| ()).unwrap_err();
         assert_eq!(
             refusal.to_string(),
             "no identity of this pod has the client_id and mi_res_id of the request; the pod has \
@@ -192,11 +192,10 @@ mod tests {
 
     #[test]
     fn a_pod_without_identities_waits_or_has_lost_them() {
-        let resource = Resource::parse("r".to_owned()).unwrap();
         let mut waiting = pod([]);
         waiting.hold = true;
         let refusal = |pod: &PodIdentities| {
-            select(pod, &Selector::default(), &resource, |_, _| false).map(|_| ()).unwrap_err()
+            select(pod, &Selector::default(), |_, _| false).map(|_| ()).unwrap_err()
         };
         assert_eq!(refusal(&waiting), Refusal::NotBoundYet);
         assert_eq!(refusal(&waiting).retry_after(), Some(BOUND_SOON));
@@ -210,7 +209,6 @@ mod tests {
         guarded.allowed_resources = Some(vec!["https://vault.azure.net".to_owned()]);
         let mut closed = identity("web/closed", '2');
         closed.allowed_resources = Some(Vec::new());
-        let pod = pod([guarded, closed.clone()]);
         for (resource, allowed) in [
             ("https://vault.azure.net", true),
             ("https://vault.azure.net/", true),
@@ -219,10 +217,9 @@ mod tests {
             ("https://management.azure.com/", false),
         ] {
             let resource = Resource::parse(resource.to_owned()).unwrap();
-            let got = select(&pod, &Selector::default(), &resource, |_, _| false);
-            assert_eq!(got.is_ok(), allowed, "{resource:?}");
-            let none = select(&pod, &selector(&closed.client_id, "", ""), &resource, |_, _| false);
-            assert_eq!(none.map(|_| ()).unwrap_err().reason(), "ResourceNotAllowed");
+            assert_eq!(allow(&guarded, &resource).is_ok(), allowed, "{resource:?}");
+            let refused = allow(&closed, &resource).unwrap_err();
+            assert_eq!(refused.reason(), "ResourceNotAllowed");
         }
     }
 }

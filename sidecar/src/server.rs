@@ -5,17 +5,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State as Shared};
 use axum::response::Response;
-use http::StatusCode;
 use http::request::Parts;
-use tokio::time::Instant;
+use http::{Method, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use imdslet_core::contract::PodIdentity;
+use tokio::time::{Instant, timeout};
 
 use crate::answer::{self, Problem};
 use crate::cache::{Cache, Missing};
-use crate::request::{Ask, TokenRequest, decide};
+use crate::config::FORM_DEADLINE;
+use crate::query::BadQuery;
+use crate::request::{Ask, LARGEST_FORM, Refusal, Selector, TokenRequest, decide};
 use crate::secret::Secret;
-use crate::selection::select;
+use crate::selection::{allow, select};
 use crate::source::Now;
 use crate::state::State;
 use crate::volume::{View, Volume};
@@ -45,15 +50,34 @@ pub(crate) fn router(endpoint: Endpoint) -> Router {
 }
 
 async fn handle(Shared(endpoint): Shared<Endpoint>, request: Request) -> Response {
-    // No body is read: none is needed, and so none can be too large.
-    let (head, _) = request.into_parts();
-    match endpoint.answer(&head).await {
+    let (head, body) = request.into_parts();
+    let answered = match form(&head, body).await {
+        Ok(form) => endpoint.answer(&head, &form).await,
+        Err(refusal) => Err(refusal.into()),
+    };
+    match answered {
         Ok(answer) => answer,
         Err(problem) => {
             endpoint.tell(&problem);
             problem.answer()
         }
     }
+}
+
+/// The form of a POST. The body of any other request is not read: none is needed, and so none can
+/// be too large.
+async fn form(head: &Parts, body: Body) -> Result<String, Refusal> {
+    if head.method != Method::POST {
+        return Ok(String::new());
+    }
+    let read = timeout(FORM_DEADLINE, Limited::new(body, LARGEST_FORM).collect()).await;
+    let bytes = match read {
+        Ok(Ok(read)) => read.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Refusal::FormTooLarge),
+        Ok(Err(_)) => return Err(Refusal::FormCut),
+        Err(_) => return Err(Refusal::FormLate),
+    };
+    String::from_utf8(bytes.into()).map_err(|_| Refusal::Query(BadQuery::NotUtf8))
 }
 
 impl Endpoint {
@@ -70,8 +94,13 @@ impl Endpoint {
         view
     }
 
-    async fn answer(&self, head: &Parts) -> Result<Response, Problem> {
-        match decide(head, self.0.header.as_ref())? {
+    async fn answer(&self, head: &Parts, form: &str) -> Result<Response, Problem> {
+        match decide(head, form, self.0.header.as_ref())? {
+            Ask::Info(selector) => {
+                let view = self.view();
+                let identity = self.identity(&view, &selector)?;
+                Ok(answer::info(&identity.tenant_id))
+            }
             Ask::State => Ok(answer::json(StatusCode::OK, &State::of(&self.view(), &self.0.cache))),
             Ask::Token(request) => match self.token(&request).await {
                 // Once: the identities changed while it waited, and they decide anew.
@@ -85,14 +114,23 @@ impl Endpoint {
         }
     }
 
+    /// The identity of `view` that `selector` means.
+    fn identity<'a>(
+        &self,
+        view: &'a View,
+        selector: &Selector,
+    ) -> Result<&'a PodIdentity, Problem> {
+        let pod = view.pod.as_ref().ok_or_else(|| unreadable(view))?;
+        let known = |identity: &PodIdentity, id: &str| self.0.cache.has_object_id(identity, id);
+        Ok(select(pod, selector, known)?)
+    }
+
     async fn token(&self, request: &TokenRequest) -> Result<Response, Waited> {
         let Inner { cache, now, .. } = &*self.0;
         let view = self.view();
-        let pod = view.pod.as_ref().ok_or_else(|| unreadable(&view))?;
         let TokenRequest { protocol, resource, selector } = request;
-        let identity = select(pod, selector, resource, |identity, object_id| {
-            cache.has_object_id(identity, object_id)
-        })?;
+        let identity = self.identity(&view, selector)?;
+        allow(identity, resource)?;
         let (token, waited) = cache.token(identity, resource).await?;
         // Its binding may have gone while it was fetched.
         if waited && !self.view().pod.as_ref().is_some_and(|pod| pod.identities.contains(identity))
@@ -140,12 +178,18 @@ impl From<crate::selection::Refusal> for Waited {
     }
 }
 
-fn unreadable(view: &View) -> Waited {
+impl From<Problem> for Waited {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+fn unreadable(view: &View) -> Problem {
     let message = view.problem.as_deref().unwrap_or("identities.json was not read yet");
-    Waited::Problem(Problem {
+    Problem {
         retry_after: Some(READABLE_SOON),
         ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, "IdentitiesUnreadable", message)
-    })
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use super::*;
 use crate::testing::{HEADER, parts, raw};
 
 fn decide(request: &Parts) -> Result<Ask, Refusal> {
-    super::decide(request, Some(&Secret::new(HEADER)))
+    super::decide(request, "", Some(&Secret::new(HEADER)))
 }
 
 fn token(request: &Parts) -> TokenRequest {
@@ -35,7 +35,8 @@ fn no_other_spelling_reaches_the_token_handler() {
         "/",
         "/metadata",
         "/metadata/instance",
-        "/metadata/identity/info",
+        "/metadata/identity/info/x",
+        "/msi/info",
         "/metadata/identity/getplatformmetadata",
         "/metadata/identity/oauth2/token/x",
         "/metadata/identity/OAuth2/token",
@@ -85,14 +86,14 @@ fn headers_decide_the_protocol() {
         let request = parts("/msi/token?resource=r", headers);
         let got = match decide(&request) {
             Ok(Ask::Token(request)) => Ok(request.protocol),
-            Ok(Ask::State) => panic!("{headers:?} asked for the state"),
+            Ok(ask) => panic!("{headers:?} asked for {ask:?}"),
             Err(refusal) => Err(refusal.reason()),
         };
         assert_eq!(got, expected, "{headers:?}");
     }
-    let unset = super::decide(&parts("/msi/token?resource=r", &[("secret", "")]), None);
+    let unset = super::decide(&parts("/msi/token?resource=r", &[("secret", "")]), "", None);
     assert_eq!(unset, Err(Refusal::UncheckedHeader("secret")));
-    let imds = super::decide(&parts("/msi/token?resource=r", &[("Metadata", "true")]), None);
+    let imds = super::decide(&parts("/msi/token?resource=r", &[("Metadata", "true")]), "", None);
     assert!(imds.is_ok());
 }
 
@@ -147,7 +148,9 @@ fn the_rest_of_the_request_is_checked_in_order() {
         ("GET", "/msi/token?resource=a&resource=b", imds, "BadQuery"),
         // A probe: whatever the query says, it is answered at once.
         ("GET", "/msi/token?resource=%ff", &[], "NoHeader"),
-        ("POST", "/msi/token?resource=r", imds, "Method"),
+        ("PUT", "/msi/token?resource=r", imds, "Method"),
+        ("POST", "/metadata/identity/info", imds, "Method"),
+        ("GET", "/metadata/identity/info", &[], "NoHeader"),
         ("HEAD", "/msi/token?resource=r", imds, "Method"),
         ("POST", "/state", imds, "Method"),
         ("POST", "/elsewhere", imds, "NotHere"),
@@ -327,5 +330,31 @@ fn recorded_clients_are_understood() {
 fn recorded_probes_are_answered_at_once() {
     for probe in PROBES {
         assert_eq!(decide(&raw(probe)), Err(Refusal::NoHeader), "{probe}");
+    }
+}
+
+#[test]
+fn a_form_says_what_a_query_may_say() {
+    let header = Secret::new(HEADER);
+    let mut post = parts("/msi/token?api-version=2018-02-01", &[("Metadata", "true")]);
+    post.method = Method::POST;
+    let decide = |form: &str| super::decide(&post, form, Some(&header));
+    let Ok(Ask::Token(request)) = decide("resource=https%3A%2F%2Fvault.azure.net&client_id=c")
+    else {
+        panic!("no token is asked for")
+    };
+    assert_eq!(request.protocol, Protocol::Imds);
+    assert_eq!(request.resource.as_str(), "https://vault.azure.net");
+    assert_eq!(request.selector.client_id.as_deref(), Some("c"));
+    assert_eq!(decide(""), Err(Refusal::NoResource));
+    assert_eq!(decide("resource=a&resource=b").unwrap_err().reason(), "BadQuery");
+}
+
+#[test]
+fn the_info_of_an_identity_is_asked_for_as_its_token_is() {
+    for path in ["/metadata/identity/info", "/Metadata//identity/info/"] {
+        let request = parts(&format!("{path}?client_id=c"), &[("Metadata", "true")]);
+        let selector = Selector { client_id: Some("c".to_owned()), ..Selector::default() };
+        assert_eq!(decide(&request), Ok(Ask::Info(selector)), "{path}");
     }
 }

@@ -13,6 +13,8 @@ use crate::resource::Resource;
 use crate::source::{Fetch, Fetched, Received};
 use crate::testing::{HEADER, identity, now, parts, pod, project};
 
+mod replay;
+
 /// A source whose tokens say for whom they are.
 struct Source(Arc<AtomicUsize>);
 
@@ -138,16 +140,70 @@ async fn each_refusal_has_its_status() {
 }
 
 #[tokio::test]
-async fn a_post_is_not_served_and_says_what_is() {
+async fn other_methods_are_told_what_is_served() {
     let pod = Pod::new(&pod([identity("web/db", '1')]));
+    for (method, uri, allow) in [
+        (Method::PUT, "/msi/token", "GET, POST"),
+        (Method::HEAD, "/metadata/identity/oauth2/token", "GET, POST"),
+        (Method::POST, "/metadata/identity/info", "GET"),
+        (Method::POST, "/state", "GET"),
+    ] {
+        let mut head = parts(uri, &[("Metadata", "true")]);
+        head.method = method;
+        let request = Request::from_parts(head, Body::from("resource=r"));
+        let answer = router(pod.endpoint.clone()).oneshot(request).await.unwrap();
+        let allowed = answer.headers()["allow"].to_str().unwrap();
+        assert_eq!((answer.status().as_u16(), allowed), (405, allow), "{uri}");
+    }
+}
+
+/// The status and reason of a POST whose form arrives as `body`.
+async fn post(pod: &Pod, body: Body) -> (u16, Value) {
     let mut head = parts("/msi/token", &[("Metadata", "true")]);
-    head.method = http::Method::POST;
-    let request = Request::from_parts(head, Body::from("resource=r"));
+    head.method = Method::POST;
+    let request = Request::from_parts(head, body);
     let answer = router(pod.endpoint.clone()).oneshot(request).await.unwrap();
-    assert_eq!(
-        (answer.status().as_u16(), &answer.headers()["allow"]),
-        (405, &"GET".parse().unwrap())
-    );
+    let status = answer.status().as_u16();
+    let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_form_is_bounded_in_size_and_in_time() {
+    let pod = Pod::new(&pod([identity("web/db", '1')]));
+    let (status, body) = post(&pod, Body::from("resource=r&client_id=")).await;
+    assert_eq!((status, &body["access_token"]), (200, &"web/db for r".into()));
+
+    let largest = format!("resource=r&x={}", "x".repeat(LARGEST_FORM - "resource=r&x=".len()));
+    assert_eq!(post(&pod, Body::from(largest.clone())).await.0, 200);
+    let (status, body) = post(&pod, Body::from(largest + "x")).await;
+    assert_eq!((status, &body["error"]), (413, &"invalid_request".into()));
+
+    let began = Instant::now();
+    let silent = futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
+    assert_eq!(post(&pod, Body::from_stream(silent)).await.0, 408);
+    assert_eq!(began.elapsed(), FORM_DEADLINE);
+
+    let cut = futures::stream::iter([Ok("resource="), Err(std::io::Error::other("cut"))]);
+    assert_eq!(post(&pod, Body::from_stream(cut)).await.0, 400);
+    assert_eq!(post(&pod, Body::from(vec![0xff])).await.0, 400);
+    assert_eq!(pod.fetches.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn the_info_of_an_identity_is_its_tenant() {
+    let pod = Pod::new(&pod([identity("web/db", '1'), identity("ops/mail", '2')]));
+    let imds: &[(&str, &str)] = &[("Metadata", "true")];
+    let info = "/metadata/identity/info?api-version=2018-02-01";
+    let (status, _, body) = pod.get(info, imds).await;
+    assert_eq!(status, 200);
+    assert_eq!(body, serde_json::json!({"tenantId": "70000000-0000-0000-0000-000000000001"}));
+    let mail = format!("{info}&client_id=c0000000-0000-0000-0000-000000000002");
+    let (_, _, body) = pod.get(&mail, imds).await;
+    assert_eq!(body, serde_json::json!({"tenantId": "70000000-0000-0000-0000-000000000002"}));
+    assert_eq!(pod.get(info, &[]).await.0, 400);
+    assert_eq!(pod.get(&format!("{info}&client_id=x"), imds).await.0, 400);
+    assert_eq!(pod.fetches.load(Ordering::Relaxed), 0, "Entra ID is not asked");
 }
 
 #[tokio::test]
