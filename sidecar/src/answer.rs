@@ -143,6 +143,15 @@ impl From<Missing> for Problem {
                     ..Self::new(fault.status(), fault.reason(), &fault)
                 }
             }
+            Missing::TooMany { pause } => Self {
+                retry_after: Some(pause),
+                ..Self::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    missing.reason(),
+                    "too many other resources of this identity have no token; GET /state lists \
+                     them and why; mend that, or ask for fewer",
+                )
+            },
             Missing::Dropped | Missing::Full => Self {
                 retry_after: Some(Duration::from_secs(1)),
                 ..Self::new(

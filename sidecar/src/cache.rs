@@ -2,13 +2,14 @@
 //! each entry, and no entry that waits for another.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use imdslet_core::contract::{PodIdentities, PodIdentity};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -21,6 +22,20 @@ use crate::source::{Fetch, Now, Token};
 /// ever new resources.
 const ENTRIES: usize = 256;
 
+/// Resources of one identity for which there is no token, beyond which another one is not tried:
+/// how many are being fetched, and how many failed lately.
+const FETCHED_AT_ONCE: usize = 64;
+const FAILED_LATELY: usize = 16;
+
+/// How long after its pause a failure counts as one of lately.
+const LATELY: Duration = Duration::from_mins(1);
+
+/// How soon after a token the next one is fetched for a client that does not want a held one.
+const ANEW_AFTER: Duration = Duration::from_secs(5);
+
+/// When the clock is looked at again at the latest: it may be set, or the node may sleep.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
+
 /// The tokens of one pod. Clones are the same cache.
 #[derive(Clone)]
 pub(crate) struct Cache(Arc<Inner>);
@@ -30,6 +45,8 @@ struct Inner {
     now: Now,
     /// The fetches. They outlive the requests that began them; nobody needs their end.
     fetches: TaskTracker,
+    /// Tells [`Cache::keep_fresh`] that an entry came into use, or that a fetch ended.
+    changed: Notify,
     // Not tokio's: it is never held across an await, and locking it cannot wait for the network.
     book: Mutex<Book>,
 }
@@ -61,9 +78,13 @@ struct IdentityKey {
     secret: Option<String>,
 }
 
-#[derive(Default)]
 struct Entry {
+    identity: PodIdentity,
     token: Option<Arc<Token>>,
+    /// When the token was fetched.
+    fetched: Option<Instant>,
+    /// Whether the token was given to anybody. Only such a one is refreshed unasked.
+    in_use: bool,
     flight: Option<Flight>,
     failure: Option<Failure>,
     used: u64,
@@ -72,6 +93,8 @@ struct Entry {
 /// A fetch on its way.
 struct Flight {
     number: u64,
+    /// Whether anybody waits for it.
+    awaited: bool,
     outcome: watch::Receiver<Option<Outcome>>,
     task: AbortHandle,
 }
@@ -95,6 +118,8 @@ pub(crate) enum Missing {
     Dropped,
     /// Every entry is waiting for its first token.
     Full,
+    /// Too many other resources of the identity have no token; the next may be tried after `pause`.
+    TooMany { pause: Duration },
 }
 
 /// What `/state` tells of an entry.
@@ -107,31 +132,85 @@ pub(crate) struct Held {
 
 enum Look {
     Held(Arc<Token>),
-    Wait(watch::Receiver<Option<Outcome>>),
+    /// For a fetch. The token is one that is valid, and was not wanted.
+    Wait(watch::Receiver<Option<Outcome>>, Option<Arc<Token>>),
+}
+
+/// What a client wants of a token that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    Any,
+    /// One that was fetched just now, where there is one to be had.
+    Anew,
 }
 
 impl Cache {
     pub(crate) fn new(source: Box<dyn Fetch>, now: Now) -> Self {
         let fetches = TaskTracker::new();
-        Self(Arc::new(Inner { source, now, fetches, book: Mutex::default() }))
+        let changed = Notify::new();
+        Self(Arc::new(Inner { source, now, fetches, changed, book: Mutex::default() }))
     }
 
-    /// The token of `identity` for `resource`: the one that is held while it is valid, else the
-    /// outcome of the one fetch that all who ask wait for. Says whether it had to be waited for.
+    /// Refreshes the tokens that are in use when they are due.
+    pub(crate) async fn keep_fresh(self) -> Infallible {
+        loop {
+            let pause = self.refresh();
+            let next = async {
+                match pause {
+                    Some(pause) => sleep(pause).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Cancel-safe: a sleep is planned anew, and a change that comes in between is kept.
+            tokio::select! {
+                () = next => {}
+                () = self.0.changed.notified() => {}
+            }
+        }
+    }
+
+    /// Starts the refreshes that are due, and says when to look again, if ever.
+    fn refresh(&self) -> Option<Duration> {
+        let now = (self.0.now)();
+        let mut book = self.book();
+        let Book { entries, flights, .. } = &mut *book;
+        let mut next = None;
+        for (key, entry) in entries {
+            let Some(pause) = entry.refresh_in(now) else { continue };
+            if pause.is_zero() {
+                *flights += 1;
+                entry.flight = Some(self.fly(key.clone(), entry.identity.clone(), *flights));
+            } else {
+                next = Some(next.unwrap_or(LOOK_AGAIN).min(pause));
+            }
+        }
+        next
+    }
+
+    /// The token of `identity` for `resource`: the one that is held while it is valid and wanted,
+    /// else the outcome of the one fetch that all who ask wait for. Says whether it had to be
+    /// waited for.
     pub(crate) async fn token(
         &self,
         identity: &PodIdentity,
         resource: &Resource,
+        want: Want,
     ) -> Result<(Arc<Token>, bool), Missing> {
-        let mut outcome = match self.look(identity, resource)? {
+        let (mut outcome, held) = match self.look(identity, resource, want)? {
             Look::Held(token) => return Ok((token, false)),
-            Look::Wait(outcome) => outcome,
+            Look::Wait(outcome, held) => (outcome, held),
         };
         // Whoever leaves here leaves alone: the fetch has its own task. The sender goes away
         // without an outcome when the entry was dropped.
-        match outcome.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(outcome)) => outcome.clone().map(|token| (token, true)),
+        let outcome = match outcome.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
             Ok(None) | Err(_) => Err(Missing::Dropped),
+        };
+        match (outcome, held) {
+            (Err(Missing::Fault { .. }), Some(held)) if held.is_valid((self.0.now)()) => {
+                Ok((held, true))
+            }
+            (outcome, _) => outcome.map(|token| (token, true)),
         }
     }
 
@@ -161,6 +240,15 @@ impl Cache {
         })
     }
 
+    /// Whether the principal of `identity` is known by a token that is held, or was.
+    pub(crate) fn knows_principal(&self, identity: &PodIdentity) -> bool {
+        let identity = IdentityKey::from(identity);
+        self.book().entries.iter().any(|(key, entry)| {
+            key.identity == identity
+                && entry.token.as_ref().is_some_and(|token| token.object_id.is_some())
+        })
+    }
+
     /// What is held for `identity`, by resource.
     pub(crate) fn held(&self, identity: &PodIdentity) -> Vec<Held> {
         let identity = IdentityKey::from(identity);
@@ -180,39 +268,49 @@ impl Cache {
     }
 
     /// One look at the entry. Starts a fetch where one is due and none is on its way.
-    fn look(&self, identity: &PodIdentity, resource: &Resource) -> Result<Look, Missing> {
+    fn look(
+        &self,
+        identity: &PodIdentity,
+        resource: &Resource,
+        want: Want,
+    ) -> Result<Look, Missing> {
         let now = (self.0.now)();
         let key = Key { identity: identity.into(), resource: resource.clone() };
         let mut book = self.book();
-        book.make_room(&key, now)?;
+        if !book.entries.contains_key(&key) {
+            book.admit(&key.identity, now)?;
+            book.make_room(now)?;
+        }
         let Book { entries, uses, flights } = &mut *book;
         *uses += 1;
-        let entry = entries.entry(key.clone()).or_default();
+        let entry = entries.entry(key.clone()).or_insert_with(|| Entry::new(identity.clone()));
         entry.used = *uses;
 
-        let flight = entry.flight.as_ref().filter(|flight| flight.is_live());
-        let may_ask =
-            entry.failure.as_ref().is_none_or(|failure| Instant::now() >= failure.retry_at);
-        if let Some(token) = entry.valid(now) {
-            if token.schedule.is_due(now) && flight.is_none() && may_ask {
+        let held = entry.valid(now);
+        if let Some(token) = &held
+            && !(want == Want::Anew && entry.may_fetch_anew())
+        {
+            if !std::mem::replace(&mut entry.in_use, true) {
+                self.0.changed.notify_one();
+            }
+            if token.schedule.is_due(now) && !entry.is_fetching() && entry.may_ask() {
                 *flights += 1;
                 entry.flight = Some(self.fly(key, identity.clone(), *flights));
             }
-            return Ok(Look::Held(token));
+            return Ok(Look::Held(Arc::clone(token)));
         }
-        if let Some(flight) = flight {
-            return Ok(Look::Wait(flight.outcome.clone()));
-        }
-        match &entry.failure {
-            Some(failure) if !may_ask => Err(failure.missing()),
-            _ => {
-                *flights += 1;
-                let flight = self.fly(key, identity.clone(), *flights);
-                let outcome = flight.outcome.clone();
-                entry.flight = Some(flight);
-                Ok(Look::Wait(outcome))
+        if !entry.is_fetching() {
+            match &entry.failure {
+                Some(failure) if !entry.may_ask() => return Err(failure.missing()),
+                _ => {
+                    *flights += 1;
+                    entry.flight = Some(self.fly(key, identity.clone(), *flights));
+                }
             }
         }
+        let flight = entry.flight.as_mut().ok_or(Missing::Dropped)?;
+        flight.awaited = true;
+        Ok(Look::Wait(flight.outcome.clone(), held))
     }
 
     fn fly(&self, key: Key, identity: PodIdentity, number: u64) -> Flight {
@@ -223,7 +321,7 @@ impl Cache {
             // Nobody may be left to hear it; the entry has it.
             tell.send(Some(outcome)).ok();
         });
-        Flight { number, outcome, task: task.abort_handle() }
+        Flight { number, awaited: false, outcome, task: task.abort_handle() }
     }
 
     /// Fetches, enters the outcome into the book, and writes the audit line.
@@ -256,7 +354,9 @@ impl Cache {
                 "token not fetched"
             ),
         }
-        self.book().settle(key, number, token.map_err(Arc::new), now)
+        let outcome = self.book().settle(key, number, token.map_err(Arc::new), now);
+        self.0.changed.notify_one();
+        outcome
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -271,14 +371,38 @@ impl Missing {
             Self::Fault { fault, .. } => fault.reason(),
             Self::Dropped => "Dropped",
             Self::Full => "Full",
+            Self::TooMany { .. } => "TooManyFailing",
         }
     }
 }
 
 impl Book {
-    /// Makes sure that `key` has a place: the one of the entry that is least worth keeping.
-    fn make_room(&mut self, key: &Key, now: SystemTime) -> Result<(), Missing> {
-        if self.entries.len() < ENTRIES || self.entries.contains_key(key) {
+    /// Refuses one more resource of `identity` while too many others of it have no token. Without
+    /// it, an app that asks for ever new resources would ask Entra ID for each.
+    fn admit(&self, identity: &IdentityKey, now: SystemTime) -> Result<(), Missing> {
+        let of_it = self.entries.iter().filter(|(key, _)| key.identity == *identity);
+        let without = of_it.map(|(_, entry)| entry).filter(|entry| entry.valid(now).is_none());
+        let (fetching, idle): (Vec<_>, Vec<_>) = without.partition(|entry| entry.is_fetching());
+        if fetching.len() >= FETCHED_AT_ONCE {
+            return Err(Missing::TooMany { pause: Duration::from_secs(1) });
+        }
+        let mut ends: Vec<_> = idle
+            .iter()
+            .filter_map(|entry| entry.failure.as_ref())
+            .map(|failure| (failure.retry_at + LATELY).saturating_duration_since(Instant::now()))
+            .filter(|left| !left.is_zero())
+            .collect();
+        ends.sort_unstable();
+        // So many must be forgotten before there is a place again.
+        match ends.len().checked_sub(FAILED_LATELY).and_then(|over| ends.get(over)) {
+            Some(pause) => Err(Missing::TooMany { pause: *pause }),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes sure that there is a place: the one of the entry that is least worth keeping.
+    fn make_room(&mut self, now: SystemTime) -> Result<(), Missing> {
+        if self.entries.len() < ENTRIES {
             return Ok(());
         }
         let idle = self.entries.iter().filter(|(_, entry)| entry.flight.is_none());
@@ -302,10 +426,12 @@ impl Book {
             .get_mut(key)
             .filter(|entry| entry.flight.as_ref().is_some_and(|flight| flight.number == number));
         let Some(entry) = entry else { return Err(Missing::Dropped) };
-        entry.flight = None;
+        let awaited = entry.flight.take().is_some_and(|flight| flight.awaited);
         match token {
             Ok(token) => {
                 entry.failure = None;
+                entry.fetched = Some(Instant::now());
+                entry.in_use = awaited;
                 entry.token = Some(Arc::clone(&token));
                 Ok(token)
             }
@@ -321,8 +447,44 @@ impl Book {
 }
 
 impl Entry {
+    fn new(identity: PodIdentity) -> Self {
+        Self {
+            identity,
+            token: None,
+            fetched: None,
+            in_use: false,
+            flight: None,
+            failure: None,
+            used: 0,
+        }
+    }
+
     fn valid(&self, now: SystemTime) -> Option<Arc<Token>> {
-        self.token.clone().filter(|token| !token.schedule.remaining(now).is_zero())
+        self.token.clone().filter(|token| token.is_valid(now))
+    }
+
+    fn is_fetching(&self) -> bool {
+        self.flight.as_ref().is_some_and(Flight::is_live)
+    }
+
+    fn may_ask(&self) -> bool {
+        self.failure.as_ref().is_none_or(|failure| Instant::now() >= failure.retry_at)
+    }
+
+    fn may_fetch_anew(&self) -> bool {
+        self.may_ask() && self.fetched.is_none_or(|fetched| fetched.elapsed() >= ANEW_AFTER)
+    }
+
+    /// How long until the token is to be refreshed unasked, if at all.
+    fn refresh_in(&self, now: SystemTime) -> Option<Duration> {
+        let token = self.token.as_ref().filter(|token| token.is_valid(now))?;
+        if !self.in_use || self.is_fetching() {
+            return None;
+        }
+        let pause = self.failure.as_ref().map_or(Duration::ZERO, |failure| {
+            failure.retry_at.saturating_duration_since(Instant::now())
+        });
+        Some(token.schedule.due_in(now).max(pause))
     }
 }
 

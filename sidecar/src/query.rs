@@ -8,6 +8,8 @@ pub(crate) struct Query {
     pub(crate) client_id: Option<String>,
     pub(crate) object_id: Option<String>,
     pub(crate) resource_id: Option<String>,
+    /// A token that was fetched just now is wanted, and not one that is held.
+    pub(crate) bypass_cache: bool,
 }
 
 /// What is wrong with a query string.
@@ -26,6 +28,10 @@ impl Query {
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (slot, name) = match decode(name)?.as_str() {
+                "bypass_cache" => {
+                    read.bypass_cache |= decode(value)?.eq_ignore_ascii_case("true");
+                    continue;
+                }
                 "resource" => (&mut read.resource, "resource"),
                 "client_id" | "clientid" => (&mut read.client_id, "client_id"),
                 "object_id" | "principal_id" => (&mut read.object_id, "object_id"),
@@ -96,6 +102,7 @@ mod tests {
                 client_id: some(client),
                 object_id: some(object),
                 resource_id: some(id),
+                bypass_cache: text.contains("bypass_cache"),
             };
             assert_eq!(Query::parse(text), Ok(expected), "{text}");
         }

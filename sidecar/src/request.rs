@@ -5,6 +5,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 use imdslet_core::names::{APP_SERVICE_PATH, HEADER_VARIABLE, IMDS_PATH, LINK_LOCAL};
 
+use crate::cache::Want;
 use crate::query::{BadQuery, Query};
 use crate::resource::{BadResource, Resource};
 use crate::secret::Secret;
@@ -30,6 +31,7 @@ pub(crate) struct TokenRequest {
     pub(crate) protocol: Protocol,
     pub(crate) resource: Resource,
     pub(crate) selector: Selector,
+    pub(crate) want: Want,
 }
 
 /// The protocol that a client speaks. It decides how the answer is written.
@@ -197,7 +199,8 @@ pub(crate) fn decide(request: &Parts, form: &str, header: Option<&Secret>) -> Re
     }
     let resource = query.resource.ok_or(Refusal::NoResource)?;
     let resource = Resource::parse(resource).map_err(Refusal::Resource)?;
-    Ok(Ask::Token(TokenRequest { protocol, resource, selector }))
+    let want = if query.bypass_cache { Want::Anew } else { Want::Any };
+    Ok(Ask::Token(TokenRequest { protocol, resource, selector, want }))
 }
 
 /// Lets through what a program in the pod would send; says whether it named a loopback address.

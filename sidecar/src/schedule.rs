@@ -68,6 +68,11 @@ impl Schedule {
         now >= self.refresh_at
     }
 
+    /// How long until it is time to refresh the token; zero once it is.
+    pub(crate) fn due_in(&self, now: SystemTime) -> Duration {
+        self.refresh_at.duration_since(now).unwrap_or_default()
+    }
+
     /// How long the token may still be served; zero once it has expired.
     #[must_use]
     pub fn remaining(&self, now: SystemTime) -> Duration {

@@ -70,20 +70,39 @@ pub(crate) fn select<'a>(
         return Err(Refusal::BindingLost);
     }
     let found = pod.identities.iter().find(|identity| {
-        let client = selector.client_id.as_deref().is_none_or(|id| same(id, &identity.client_id));
-        let resource_id = selector
-            .resource_id
-            .as_deref()
-            .is_none_or(|id| identity.resource_id.as_deref().is_some_and(|own| same(id, own)));
         let object = || {
             selector.object_id.as_deref().is_none_or(|id| match &identity.object_id {
                 Some(own) => same(id, own),
                 None => has_object_id(identity, id),
             })
         };
-        client && resource_id && object()
+        has_ids(identity, selector) && object()
     });
     found.ok_or_else(|| unknown(pod, selector))
+}
+
+/// The identities that `selector` may mean by its object id, as far as what stands in `pod` tells,
+/// and that may have a token for `resource`. `is_known` says whether the object id of one is known
+/// by a token: that one is not meant, or [`select`] would have found it.
+pub(crate) fn candidates<'a>(
+    pod: &'a PodIdentities,
+    selector: &Selector,
+    resource: &Resource,
+    is_known: impl Fn(&PodIdentity) -> bool,
+) -> impl Iterator<Item = &'a PodIdentity> {
+    pod.identities.iter().filter(move |identity| {
+        identity.object_id.is_none()
+            && has_ids(identity, selector)
+            && allow(identity, resource).is_ok()
+            && !is_known(identity)
+    })
+}
+
+/// Whether the client id and the resource id of `selector` are those of `identity`.
+fn has_ids(identity: &PodIdentity, selector: &Selector) -> bool {
+    let own = identity.resource_id.as_deref();
+    selector.client_id.as_deref().is_none_or(|id| same(id, &identity.client_id))
+        && selector.resource_id.as_deref().is_none_or(|id| own.is_some_and(|own| same(id, own)))
 }
 
 /// Refuses a token for `resource` where `identity` does not allow it.

@@ -69,7 +69,7 @@ pub async fn serve(args: ServeArgs, config: Config) -> Result<(), ServeError> {
     let sources = Sources::new(Arc::clone(&args), Arc::new(https), Arc::clone(&now));
     let cache = Cache::new(Box::new(sources), Arc::clone(&now));
     let volume = Volume::new(args.dir.clone());
-    let endpoint = Endpoint::new(volume, cache, config.header, now);
+    let endpoint = Endpoint::new(volume, cache.clone(), config.header, now);
     // Now, so that the log says at the start what is wrong with the files.
     endpoint.view();
 
@@ -90,7 +90,11 @@ pub async fn serve(args: ServeArgs, config: Config) -> Result<(), ServeError> {
         accepting.spawn(service.clone().accept(listener));
     }
 
-    let signal = signals.end().await;
+    // Cancel-safe: a signal that arrives meanwhile is kept, and the other arm never ends.
+    let signal = tokio::select! {
+        signal = signals.end() => signal,
+        never = cache.keep_fresh() => match never {},
+    };
     stop.cancel();
     tracing::info!(signal, "ending");
     let drained = timeout(GRACE, async {

@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State as Shared};
 use axum::response::Response;
+use futures::future::join_all;
 use http::request::Parts;
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -15,12 +16,12 @@ use imdslet_core::contract::PodIdentity;
 use tokio::time::{Instant, timeout};
 
 use crate::answer::{self, Problem};
-use crate::cache::{Cache, Missing};
+use crate::cache::{Cache, Missing, Want};
 use crate::config::FORM_DEADLINE;
 use crate::query::BadQuery;
 use crate::request::{Ask, LARGEST_FORM, Refusal, Selector, TokenRequest, decide};
 use crate::secret::Secret;
-use crate::selection::{allow, select};
+use crate::selection::{allow, candidates, select};
 use crate::source::Now;
 use crate::state::State;
 use crate::volume::{View, Volume};
@@ -125,13 +126,38 @@ impl Endpoint {
         Ok(select(pod, selector, known)?)
     }
 
+    /// The identity of `view` that `request` means. Where that is one by an object id that nobody
+    /// stated, and no token that is held has it, a token of each identity that may be it is
+    /// fetched. Each only once: what is held, or why nothing is, then tells.
+    async fn learned<'a>(
+        &self,
+        view: &'a View,
+        request: &TokenRequest,
+    ) -> Result<&'a PodIdentity, Waited> {
+        let TokenRequest { resource, selector, .. } = request;
+        let found = self.identity(view, selector);
+        let (Err(unknown), Some(pod), Some(_)) = (&found, &view.pod, &selector.object_id) else {
+            return Ok(found?);
+        };
+        let cache = &self.0.cache;
+        let asked = candidates(pod, selector, resource, |one| cache.knows_principal(one))
+            .map(|one| cache.token(one, resource, Want::Any));
+        let missing = join_all(asked).await.into_iter().find_map(Result::err);
+        match (self.identity(view, selector), missing) {
+            (Ok(identity), _) => Ok(identity),
+            // Nobody can say that it is none of them.
+            (Err(_), Some(missing)) => Err(missing.into()),
+            (Err(_), None) => Err(unknown.clone().into()),
+        }
+    }
+
     async fn token(&self, request: &TokenRequest) -> Result<Response, Waited> {
         let Inner { cache, now, .. } = &*self.0;
         let view = self.view();
-        let TokenRequest { protocol, resource, selector } = request;
-        let identity = self.identity(&view, selector)?;
+        let TokenRequest { protocol, resource, want, .. } = request;
+        let identity = self.learned(&view, request).await?;
         allow(identity, resource)?;
-        let (token, waited) = cache.token(identity, resource).await?;
+        let (token, waited) = cache.token(identity, resource, *want).await?;
         // Its binding may have gone while it was fetched.
         if waited && !self.view().pod.as_ref().is_some_and(|pod| pod.identities.contains(identity))
         {
@@ -167,7 +193,9 @@ impl From<Missing> for Waited {
     fn from(missing: Missing) -> Self {
         match missing {
             Missing::Dropped => Self::Dropped,
-            Missing::Fault { .. } | Missing::Full => Self::Problem(missing.into()),
+            Missing::Fault { .. } | Missing::Full | Missing::TooMany { .. } => {
+                Self::Problem(missing.into())
+            }
         }
     }
 }

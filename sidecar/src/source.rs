@@ -77,6 +77,11 @@ impl Token {
             auxiliary: auxiliary.into_iter().map(|received| Issued::new(received, now)).collect(),
         })
     }
+
+    /// Whether it may still be served.
+    pub(crate) fn is_valid(&self, now: SystemTime) -> bool {
+        !self.schedule.remaining(now).is_zero()
+    }
 }
 
 impl Issued {

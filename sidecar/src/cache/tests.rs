@@ -96,12 +96,13 @@ fn seen(outcome: Result<(Arc<Token>, bool), Missing>) -> Result<String, (&'stati
     match outcome {
         Ok((token, _)) => Ok(token.primary.access_token.reveal().to_owned()),
         Err(Missing::Fault { fault, pause }) => Err((fault.reason(), pause.as_secs())),
+        Err(Missing::TooMany { pause }) => Err(("TooManyFailing", pause.as_secs())),
         Err(missing) => Err((missing.reason(), 0)),
     }
 }
 
 async fn ask(cache: &Cache, text: &str) -> Result<String, (&'static str, u64)> {
-    seen(cache.token(&identity("web/db", '1'), &resource(text)).await)
+    seen(cache.token(&identity("web/db", '1'), &resource(text), Want::Any).await)
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,7 +128,7 @@ async fn entries_never_wait_for_one_another() {
         assert_eq!(ask(&cache, "quick").await, Ok("web/db#2".to_owned()));
         assert_eq!(source.elapsed().as_secs(), 0);
         let other = identity("ops/mail", '2');
-        assert!(cache.token(&other, &resource("slow")).await.is_ok());
+        assert!(cache.token(&other, &resource("slow"), Want::Any).await.is_ok());
         assert_eq!(source.elapsed().as_secs(), 0);
     });
     assert_eq!((slow.0, source.elapsed().as_secs()), (Ok("web/db#1".to_owned()), 9));
@@ -260,8 +261,8 @@ async fn tokens_of_identities_that_are_gone_are_dropped() {
     let source = Scripted::new().then("slow", 9, Ok(3600));
     let cache = source.cache();
     let (db, mail) = (identity("web/db", '1'), identity("ops/mail", '2'));
-    assert!(cache.token(&db, &resource("r")).await.is_ok());
-    assert!(cache.token(&mail, &resource("r")).await.is_ok());
+    assert!(cache.token(&db, &resource("r"), Want::Any).await.is_ok());
+    assert!(cache.token(&mail, &resource("r"), Want::Any).await.is_ok());
     let (waited, ()) = tokio::join!(ask(&cache, "slow"), async {
         sleep(seconds(1)).await;
         cache.retain(&pod([mail.clone()]));
@@ -278,11 +279,17 @@ async fn an_edited_identity_is_not_answered_with_what_it_was() {
     let source = Scripted::new();
     let cache = source.cache();
     let mut edited = identity("web/db", '1');
-    assert!(cache.token(&edited, &resource("r")).await.is_ok());
+    assert!(cache.token(&edited, &resource("r"), Want::Any).await.is_ok());
     edited.client_id = identity("web/db", '2').client_id;
-    assert_eq!(seen(cache.token(&edited, &resource("r")).await), Ok("web/db#2".to_owned()));
+    assert_eq!(
+        seen(cache.token(&edited, &resource("r"), Want::Any).await),
+        Ok("web/db#2".to_owned())
+    );
     edited.tenant_id = "other.example".to_owned();
-    assert_eq!(seen(cache.token(&edited, &resource("r")).await), Ok("web/db#3".to_owned()));
+    assert_eq!(
+        seen(cache.token(&edited, &resource("r"), Want::Any).await),
+        Ok("web/db#3".to_owned())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -312,12 +319,142 @@ async fn where_every_entry_waits_there_is_no_room() {
     let mut asking = JoinSet::new();
     for number in 0..ENTRIES {
         let cache = cache.clone();
-        asking.spawn(async move { ask(&cache, &number.to_string()).await });
+        let identity = identity(&format!("web/{}", number / FETCHED_AT_ONCE), '1');
+        asking.spawn(async move {
+            seen(cache.token(&identity, &resource(&number.to_string()), Want::Any).await)
+        });
     }
     sleep(seconds(1)).await;
     assert_eq!(ask(&cache, "more").await, Err(("Full", 0)));
+    let other = identity("web/0", '1');
+    let crowded = seen(cache.token(&other, &resource("more"), Want::Any).await);
+    assert_eq!(crowded, Err(("TooManyFailing", 1)));
     assert!(asking.join_all().await.iter().all(Result::is_ok));
     assert!(ask(&cache, "more").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ever_new_resources_that_fail_are_soon_left_alone() {
+    let mut source = Scripted::new().then("good", 0, Ok(3600));
+    for number in 0..1000 {
+        source = source.then(&format!("bad{number}"), 0, Err(unavailable(None)));
+    }
+    let cache = source.cache();
+    for number in 0..1000 {
+        let got = ask(&cache, &format!("bad{number}")).await;
+        let reason = if number < FAILED_LATELY { "Unavailable" } else { "TooManyFailing" };
+        assert_eq!(got.unwrap_err().0, reason, "{number}");
+    }
+    assert_eq!(source.begun(), FAILED_LATELY);
+    // Each is told how long; other identities are not held up by it.
+    assert_eq!(ask(&cache, "good").await, Err(("TooManyFailing", 61)));
+    let other = identity("ops/mail", '2');
+    assert!(cache.token(&other, &resource("good"), Want::Any).await.is_ok());
+    sleep(seconds(61)).await;
+    assert!(ask(&cache, "good").await.is_ok());
+    assert_eq!(source.begun(), FAILED_LATELY + 2);
+}
+
+/// Runs the timer beside `asking`.
+async fn kept_fresh<T>(cache: &Cache, asking: impl Future<Output = T>) -> T {
+    tokio::select! {
+        never = cache.clone().keep_fresh() => match never {},
+        done = asking => done,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_in_use_is_refreshed_unasked_and_one_that_is_not_expires() {
+    let source = Scripted::new().then("r", 0, Ok(1000)).then("r", 0, Ok(1000));
+    let cache = source.cache();
+    kept_fresh(&cache, async {
+        assert_eq!(ask(&cache, "r").await, Ok("web/db#1".to_owned()));
+        // Between 70 % and 75 % of its life, and not before.
+        sleep(seconds(699)).await;
+        assert_eq!(source.begun(), 1);
+        sleep(seconds(52)).await;
+        assert_eq!(source.begun(), 2);
+        // Nobody was given the second.
+        sleep(seconds(10_000)).await;
+        assert_eq!(source.begun(), 2);
+        // What is asked for late in its life is refreshed at once, and kept from then on.
+        assert_eq!(ask(&cache, "r").await, Ok("web/db#3".to_owned()));
+        sleep(seconds(2699)).await;
+        assert_eq!(ask(&cache, "r").await, Ok(format!("web/db#{}", source.begun())));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_fails_is_tried_again_unasked_while_the_token_lives() {
+    let mut source = Scripted::new().then("r", 0, Ok(1000)).then("r", 0, Err(unavailable(None)));
+    source = source.then("r", 0, Err(unavailable(Some(100))));
+    for _ in 0..100 {
+        source = source.then("r", 0, Err(unavailable(None)));
+    }
+    let cache = source.cache();
+    kept_fresh(&cache, async {
+        assert!(ask(&cache, "r").await.is_ok());
+        let mut begun = vec![];
+        for second in 1..=1100 {
+            sleep(seconds(1)).await;
+            while begun.len() + 1 < source.begun() {
+                begun.push(second);
+            }
+        }
+        // One failure, a pause of 1 s, one more, the 100 s asked for, then 4, 8, 16, 32, 60 s; and
+        // none after its end.
+        let first = begun[0];
+        assert!((700..=751).contains(&first), "{first}");
+        let gaps: Vec<_> = begun.windows(2).map(|two| two[1] - two[0]).collect();
+        assert_eq!(gaps[..6], [1, 100, 4, 8, 16, 32], "{begun:?}");
+        assert!(begun.last().unwrap() <= &1000, "{begun:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_forward_is_noticed_within_a_minute() {
+    let source = Scripted::new();
+    let (start, ahead) = (source.start, Arc::new(Mutex::new(Duration::ZERO)));
+    let clock = {
+        let ahead = Arc::clone(&ahead);
+        Arc::new(move || now() + start.elapsed() + *ahead.lock().unwrap())
+    };
+    let cache = Cache::new(Box::new(source.clone()), clock);
+    kept_fresh(&cache, async {
+        assert!(ask(&cache, "r").await.is_ok());
+        sleep(seconds(10)).await;
+        // Also what a suspended node looks like: the monotonic clock stood still.
+        *ahead.lock().unwrap() = seconds(3000);
+        sleep(seconds(60)).await;
+        assert_eq!(source.begun(), 2);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_a_token_anew_gets_one_every_few_seconds() {
+    let source = Scripted::new().then("r", 0, Ok(3600)).then("r", 1, Ok(3600)).then(
+        "r",
+        1,
+        Err(unavailable(None)),
+    );
+    let cache = source.cache();
+    let anew =
+        || async { seen(cache.token(&identity("web/db", '1'), &resource("r"), Want::Anew).await) };
+    assert_eq!(anew().await, Ok("web/db#1".to_owned()));
+    sleep(seconds(4)).await;
+    assert_eq!(anew().await, Ok("web/db#1".to_owned()));
+    sleep(seconds(1)).await;
+    let second = Ok("web/db#2".to_owned());
+    let (one, other, held) = tokio::join!(anew(), anew(), ask(&cache, "r"));
+    assert_eq!((one, other), (second.clone(), second.clone()));
+    assert_eq!((held, source.begun()), (Ok("web/db#1".to_owned()), 2), "others do not wait");
+    // A token that is valid is better than none.
+    sleep(seconds(5)).await;
+    assert_eq!(anew().await, second);
+    assert_eq!((anew().await, source.begun()), (second, 3));
 }
 
 #[tokio::test(start_paused = true)]

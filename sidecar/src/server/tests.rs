@@ -1,7 +1,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use axum::body::{Body, to_bytes};
+use axum::body::to_bytes;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use imdslet_core::contract::{PodIdentities, PodIdentity};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -35,6 +37,11 @@ impl Fetch for Source {
                 }
                 .into())
             }
+            _ if identity.name.starts_with("jwt/") => Ok(Received {
+                access_token: Secret::new(jwt(identity.name.trim_start_matches("jwt/"))),
+                expires_on: now() + Duration::from_hours(1),
+            }
+            .into()),
             _ => Ok(Received {
                 access_token: Secret::new(format!("{} for {}", identity.name, resource.as_str())),
                 expires_on: now() + Duration::from_hours(1),
@@ -42,6 +49,11 @@ impl Fetch for Source {
             .into()),
         }
     }
+}
+
+fn jwt(oid: &str) -> String {
+    let claims = URL_SAFE_NO_PAD.encode(serde_json::json!({"oid": oid}).to_string());
+    format!("e30.{claims}.c2ln")
 }
 
 /// An endpoint over a folder that the test turns as the kubelet does.
@@ -277,6 +289,43 @@ async fn a_broken_file_keeps_what_was_known_and_at_the_start_there_is_nothing() 
     let (status, head, body) = pod_dir.imds("resource=r").await;
     assert_eq!((status, &head["retry-after"]), (503, &"5".parse().unwrap()));
     assert!(body["message"].as_str().unwrap().contains("identities.json"));
+}
+
+#[tokio::test]
+async fn an_object_id_that_nobody_stated_is_learned_from_a_token_of_each_identity() {
+    // The token of each tells {"oid":"0b2"}, {"oid":"0b3"} by its name.
+    let mut stated = identity("web/stated", '1');
+    stated.object_id = Some("0b1".to_owned());
+    let mut closed = identity("web/closed", '4');
+    closed.allowed_resources = Some(Vec::new());
+    let pod = Pod::new(&pod([stated, identity("jwt/0b2", '2'), identity("jwt/0b3", '3'), closed]));
+    let fetches = || pod.fetches.load(Ordering::Relaxed);
+    let (status, _, body) = pod.imds("resource=r&object_id=0b3").await;
+    assert_eq!((status, &body["client_id"]), (200, &identity("", '3').client_id.into()), "{body}");
+    assert_eq!(fetches(), 2, "one for each that may be it");
+    for _ in 0..3 {
+        assert_eq!(pod.imds("resource=r&object_id=0b9").await.0, 400);
+        assert_eq!(pod.imds("resource=other&object_id=0b9").await.0, 400);
+    }
+    assert_eq!(
+        pod.imds("resource=r&object_id=0b1").await.2["client_id"],
+        identity("", '1').client_id
+    );
+    assert_eq!(fetches(), 3, "what is known is not asked for again");
+}
+
+#[tokio::test]
+async fn where_entra_id_is_busy_nobody_says_that_an_object_id_is_unknown() {
+    let pod = Pod::new(&pod([identity("web/db", '1'), identity("ops/mail", '2')]));
+    for _ in 0..3 {
+        assert_eq!(pod.imds("resource=busy&object_id=0b9").await.0, 429);
+    }
+    assert_eq!(pod.fetches.load(Ordering::Relaxed), 2);
+    // Tokens that tell no object id are held all the same.
+    for _ in 0..3 {
+        assert_eq!(pod.imds("resource=r&object_id=0b9").await.0, 400);
+    }
+    assert_eq!(pod.fetches.load(Ordering::Relaxed), 4);
 }
 
 #[tokio::test]
