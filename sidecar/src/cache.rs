@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::audit::{Given, Summary};
 use crate::fault::Fault;
 use crate::resource::Resource;
 use crate::schedule::{epoch, pause};
@@ -32,6 +33,9 @@ const LATELY: Duration = Duration::from_mins(1);
 
 /// How soon after a token the next one is fetched for a client that does not want a held one.
 const ANEW_AFTER: Duration = Duration::from_secs(5);
+
+/// How often it is told how many tokens were given.
+const SUMMED_UP_AFTER: Duration = Duration::from_mins(1);
 
 /// When the clock is looked at again at the latest: it may be set, or the node may sleep.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
@@ -56,6 +60,8 @@ struct Book {
     entries: HashMap<Key, Entry>,
     /// Counts requests, for who was used last.
     uses: u64,
+    /// How often tokens were given since the last summary whose entries are gone.
+    given_dropped: u64,
     /// Counts fetches, so that one that was overtaken by a change of identities is recognised.
     flights: u64,
 }
@@ -85,6 +91,8 @@ struct Entry {
     fetched: Option<Instant>,
     /// Whether the token was given to anybody. Only such a one is refreshed unasked.
     in_use: bool,
+    /// How often a token was given since the last summary.
+    given: u64,
     flight: Option<Flight>,
     failure: Option<Failure>,
     used: u64,
@@ -93,8 +101,8 @@ struct Entry {
 /// A fetch on its way.
 struct Flight {
     number: u64,
-    /// Whether anybody waits for it.
-    awaited: bool,
+    /// How many waited for it.
+    waiting: u64,
     outcome: watch::Receiver<Option<Outcome>>,
     task: AbortHandle,
 }
@@ -169,6 +177,27 @@ impl Cache {
         }
     }
 
+    /// Tells once a minute how many tokens were given.
+    pub(crate) async fn keep_count(self) -> Infallible {
+        loop {
+            sleep(SUMMED_UP_AFTER).await;
+            self.summary().tell();
+        }
+    }
+
+    /// What was given since the last summary.
+    fn summary(&self) -> Summary {
+        let mut book = self.book();
+        let dropped = std::mem::take(&mut book.given_dropped);
+        let used = book.entries.iter_mut().filter(|(_, entry)| entry.given > 0);
+        let given = used.map(|(key, entry)| Given {
+            identity: key.identity.name.clone(),
+            resource: key.resource.start().to_owned(),
+            times: std::mem::take(&mut entry.given),
+        });
+        Summary::of(given.collect(), dropped)
+    }
+
     /// Starts the refreshes that are due, and says when to look again, if ever.
     fn refresh(&self) -> Option<Duration> {
         let now = (self.0.now)();
@@ -217,8 +246,13 @@ impl Cache {
     /// Drops what is held for identities that `pod` does not have.
     pub(crate) fn retain(&self, pod: &PodIdentities) {
         let wanted: Vec<_> = pod.identities.iter().map(IdentityKey::from).collect();
-        self.book().entries.retain(|key, entry| {
+        let mut book = self.book();
+        let Book { entries, given_dropped, .. } = &mut *book;
+        entries.retain(|key, entry| {
             let wanted = wanted.contains(&key.identity);
+            if !wanted {
+                *given_dropped += entry.given;
+            }
             if let (false, Some(flight)) = (wanted, &entry.flight) {
                 flight.task.abort();
             }
@@ -281,7 +315,7 @@ impl Cache {
             book.admit(&key.identity, now)?;
             book.make_room(now)?;
         }
-        let Book { entries, uses, flights } = &mut *book;
+        let Book { entries, uses, flights, .. } = &mut *book;
         *uses += 1;
         let entry = entries.entry(key.clone()).or_insert_with(|| Entry::new(identity.clone()));
         entry.used = *uses;
@@ -290,7 +324,13 @@ impl Cache {
         if let Some(token) = &held
             && !(want == Want::Anew && entry.may_fetch_anew())
         {
+            entry.given += 1;
             if !std::mem::replace(&mut entry.in_use, true) {
+                tracing::info!(
+                    identity = identity.name,
+                    resource = resource.start(),
+                    "refreshed token first given"
+                );
                 self.0.changed.notify_one();
             }
             if token.schedule.is_due(now) && !entry.is_fetching() && entry.may_ask() {
@@ -309,7 +349,7 @@ impl Cache {
             }
         }
         let flight = entry.flight.as_mut().ok_or(Missing::Dropped)?;
-        flight.awaited = true;
+        flight.waiting += 1;
         Ok(Look::Wait(flight.outcome.clone(), held))
     }
 
@@ -321,7 +361,7 @@ impl Cache {
             // Nobody may be left to hear it; the entry has it.
             tell.send(Some(outcome)).ok();
         });
-        Flight { number, awaited: false, outcome, task: task.abort_handle() }
+        Flight { number, waiting: 0, outcome, task: task.abort_handle() }
     }
 
     /// Fetches, enters the outcome into the book, and writes the audit line.
@@ -409,7 +449,9 @@ impl Book {
         // Those without a valid token first, then the least recently used.
         let least = idle.min_by_key(|(_, entry)| (entry.valid(now).is_some(), entry.used));
         let least = least.map(|(key, _)| key.clone()).ok_or(Missing::Full)?;
-        self.entries.remove(&least);
+        if let Some(entry) = self.entries.remove(&least) {
+            self.given_dropped += entry.given;
+        }
         Ok(())
     }
 
@@ -426,12 +468,13 @@ impl Book {
             .get_mut(key)
             .filter(|entry| entry.flight.as_ref().is_some_and(|flight| flight.number == number));
         let Some(entry) = entry else { return Err(Missing::Dropped) };
-        let awaited = entry.flight.take().is_some_and(|flight| flight.awaited);
+        let waiting = entry.flight.take().map_or(0, |flight| flight.waiting);
         match token {
             Ok(token) => {
                 entry.failure = None;
                 entry.fetched = Some(Instant::now());
-                entry.in_use = awaited;
+                entry.in_use = waiting > 0;
+                entry.given += waiting;
                 entry.token = Some(Arc::clone(&token));
                 Ok(token)
             }
@@ -453,6 +496,7 @@ impl Entry {
             token: None,
             fetched: None,
             in_use: false,
+            given: 0,
             flight: None,
             failure: None,
             used: 0,

@@ -13,6 +13,7 @@
 mod address;
 mod answer;
 mod assertion;
+mod audit;
 mod cache;
 mod cause;
 pub mod certificate;

@@ -90,10 +90,11 @@ pub async fn serve(args: ServeArgs, config: Config) -> Result<(), ServeError> {
         accepting.spawn(service.clone().accept(listener));
     }
 
-    // Cancel-safe: a signal that arrives meanwhile is kept, and the other arm never ends.
+    // Cancel-safe: a signal that arrives meanwhile is kept, and the other arms never end.
     let signal = tokio::select! {
         signal = signals.end() => signal,
-        never = cache.keep_fresh() => match never {},
+        never = cache.clone().keep_fresh() => match never {},
+        never = cache.keep_count() => match never {},
     };
     stop.cancel();
     tracing::info!(signal, "ending");

@@ -458,6 +458,27 @@ async fn who_wants_a_token_anew_gets_one_every_few_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_given_is_counted_once() {
+    let source = Scripted::new().then("r", 1, Ok(3600)).then("bad", 0, Err(unavailable(None)));
+    let cache = source.cache();
+    let both = tokio::join!(ask(&cache, "r"), ask(&cache, "r"));
+    assert!(both.0.is_ok() && both.1.is_ok());
+    assert!(ask(&cache, "r").await.is_ok());
+    assert!(ask(&cache, "bad").await.is_err());
+    let times = |summary: &Summary| -> Vec<_> {
+        summary.listed.iter().map(|given| (given.resource.clone(), given.times)).collect()
+    };
+    let first = cache.summary();
+    assert_eq!((times(&first), first.others), (vec![("r".to_owned(), 3)], 0));
+    assert!(cache.summary().listed.is_empty());
+
+    // Nor is it lost with its identity.
+    assert!(ask(&cache, "r").await.is_ok());
+    cache.retain(&pod([]));
+    assert_eq!(cache.summary(), Summary { listed: Vec::new(), others: 1 });
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fetch_that_panics_is_one_answer_lost() {
     struct Panics(AtomicBool);
 

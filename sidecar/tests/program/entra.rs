@@ -55,10 +55,19 @@ impl Entra {
     /// What the next request gets, or the one that waits for it.
     pub(crate) fn answer(&self, status: u16, headers: &str, body: &str) {
         let length = body.len();
-        let answer = format!(
+        self.say(&format!(
             "HTTP/1.1 {status} Said\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"
-        );
-        self.answers.send(answer).unwrap();
+        ));
+    }
+
+    /// The same, byte for byte: it need not be HTTP. The connection ends after it.
+    pub(crate) fn say(&self, answer: &str) {
+        self.answers.send(answer.to_owned()).unwrap();
+    }
+
+    /// How many requests arrived that were not looked at.
+    pub(crate) fn count(&self) -> usize {
+        self.requests.lock().unwrap().try_iter().count()
     }
 
     /// The next request that arrived.

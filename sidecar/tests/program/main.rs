@@ -119,6 +119,60 @@ fn an_authority_that_is_not_trusted_gets_no_assertion() {
 }
 
 #[test]
+fn whatever_entra_id_answers_a_client_is_told_and_nothing_is_asked_twice() {
+    let json = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
+    let whole = |body: &str| format!("{json}Content-Length: {}\r\n\r\n{body}", body.len());
+    let cases = [
+        ("down", String::new()),
+        ("garbage", "\u{0}\u{1}no HTTP\r\n\r\n".to_owned()),
+        ("a-web-page", whole("<html>Sign in to the network</html>")),
+        ("cut", format!("{json}Content-Length: 900\r\n\r\n{{\"expires_in\":3600,\"acc")),
+        ("half-of-it", whole(r#"{"token_type":"Bearer","expires_in":3600,"access_tok"#)),
+        ("wrong-type", whole(r#"{"expires_in":"soon","access_token":"a.b.c"}"#)),
+        ("not-a-string", whole(r#"{"expires_in":3600,"access_token":["a.b.c"]}"#)),
+        ("no-token", whole(r#"{"token_type":"Bearer","expires_in":3600}"#)),
+        ("expired-at-once", whole(r#"{"expires_in":0,"access_token":"a.b.c"}"#)),
+        ("busy", "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: 9\r\n\r\n".to_owned()),
+    ];
+    let entra = Entra::start();
+    let pod = Pod::new(&bound(&["web/db"]));
+    let sidecar = Sidecar::start(&pod, &entra.settings());
+    for (name, answer) in &cases {
+        entra.say(answer);
+        let path = format!("/msi/token?resource={name}");
+        let head = sidecar.raw(&path, "Metadata: true\r\n").to_ascii_lowercase();
+        assert!(head.starts_with("http/1.1 503 "), "{name}: {head}");
+        let retry_after = if *name == "busy" { "retry-after: 9\r\n" } else { "retry-after: 1\r\n" };
+        assert!(head.contains(retry_after), "{name}: {head}");
+        assert!(!head.contains("a.b.c"), "{name}: {head}");
+        assert_eq!(entra.count(), 1, "{name}");
+    }
+    // It is none the worse for all of that.
+    entra.answer(200, "", r#"{"expires_in":3600,"access_token":"a.b.c"}"#);
+    assert_eq!(sidecar.imds("resource=good").0, 200);
+    let log = sidecar.end(Signal::TERM);
+    assert!(!log.contains("a.b.c"), "{log}");
+}
+
+#[test]
+fn many_cold_requests_at_once_are_one_call() {
+    let entra = Entra::start();
+    let pod = Pod::new(&bound(&["web/db"]));
+    let sidecar = Sidecar::start(&pod, &entra.settings());
+    let port = sidecar.port;
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..32)
+            .map(|_| scope.spawn(move || ask(port, "/msi/token?resource=r", "Metadata: true\r\n")))
+            .collect();
+        entra.answer(200, "", r#"{"expires_in":3600,"access_token":"a.b.c"}"#);
+        for asking in asking {
+            assert!(asking.join().unwrap().starts_with("HTTP/1.1 200 "));
+        }
+    });
+    assert_eq!(entra.count(), 1);
+}
+
+#[test]
 fn sigterm_lets_a_native_sidecar_finish_what_it_began() {
     let entra = Entra::start();
     let pod = Pod::new(&bound(&["web/db"]));
