@@ -134,3 +134,59 @@ impl Service {
         connection.await.ok();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Sends `head` on a connection, and waits until the listener has ended it; what it answered,
+    /// and after how long.
+    async fn cut(head: &str) -> (String, Duration) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(|| async { "answer" }));
+        let service = Service::new(router, CancellationToken::new());
+        // It ends when the set is dropped.
+        let mut accepting = tokio::task::JoinSet::new();
+        accepting.spawn(service.accept(listener));
+        let client = TcpStream::connect(address).await.unwrap();
+        let began = Instant::now();
+        let mut sent = 0;
+        let mut read = Vec::new();
+        let ended = loop {
+            let ready =
+                client.ready(tokio::io::Interest::READABLE.add(tokio::io::Interest::WRITABLE));
+            let left = head.get(sent..).unwrap();
+            if left.is_empty() {
+                client.readable().await.unwrap();
+            } else if ready.await.unwrap().is_writable() {
+                sent += client.try_write(left.as_bytes()).unwrap_or_default();
+            }
+            let mut chunk = [0; 1024];
+            match client.try_read(&mut chunk) {
+                Ok(0) => break began.elapsed(),
+                Ok(count) => read.extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => break began.elapsed(),
+            }
+        };
+        drop(accepting);
+        (String::from_utf8(read).unwrap(), ended)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_idle_and_talkative_clients_are_cut() {
+        let (answer, after) = cut("GET / HT").await;
+        assert_eq!((answer.contains("answer"), after >= HEAD_DEADLINE), (false, true), "{after:?}");
+        let (answer, after) = cut("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await;
+        assert!(answer.ends_with("answer"), "{answer}");
+        assert!(after >= HEAD_DEADLINE && after < 2 * HEAD_DEADLINE, "{after:?}");
+        let long = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(LARGEST_HEAD));
+        let (answer, after) = cut(&long).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        assert!(after < HEAD_DEADLINE, "{after:?}");
+    }
+}

@@ -15,6 +15,7 @@ use crate::resource::Resource;
 use crate::source::{Fetch, Fetched, Received};
 use crate::testing::{HEADER, identity, now, parts, pod, project};
 
+mod properties;
 mod replay;
 
 /// A source whose tokens say for whom they are.
