@@ -47,6 +47,15 @@ const fn code(code: u32) -> RangeInclusive<u32> {
 /// Words in braces are filled in, see [`Attempt::word`].
 pub(crate) const TABLE: &[Cause] = &[
     Cause {
+        reason: "NoIdentityBinding",
+        codes: &[code(70_021), code(70_025), 700_211..=700_213],
+        source: Some(Source::Binding),
+        meaning: "identity {identity} (client id {client}) has no AKS identity binding for this \
+                  cluster",
+        remedy: "create it (az aks identity-binding create), or remove imdslet.dev/source from \
+                 the AzureIdentity to use a federated credential",
+    },
+    Cause {
         reason: NO_FEDERATED_CREDENTIAL,
         // 70025: the identity has none at all. 70021 is what 700211 to 700213 were before they were
         // told apart.
@@ -320,6 +329,10 @@ mod tests {
     fn one_code_may_mean_two_things() {
         let mut identity = identity("web/db", '1');
         assert_eq!(Cause::of(Some(700_027), identity.source).reason, "WrongSignature");
+        for code in [70_021, 70_025, 700_211, 700_212, 700_213] {
+            assert_eq!(Cause::of(Some(code), Source::Binding).reason, "NoIdentityBinding");
+            assert_ne!(Cause::of(Some(code), Source::Federated).reason, "NoIdentityBinding");
+        }
         identity.source = Source::Certificate;
         identity.secret = Some("sp".to_owned());
         assert_eq!(Cause::of(Some(700_027), identity.source).reason, "WrongCertificate");

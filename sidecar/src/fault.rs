@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::cause::{Attempt, Cause, DENIED_BY_POLICY, NO_FEDERATED_CREDENTIAL};
-use crate::sources::MountedFault;
+use crate::sources::{BindingFault, MountedFault, NodeFault};
 
 /// The longest part of Entra ID's own description that is passed on.
 const LONGEST_DESCRIPTION: usize = 600;
@@ -14,17 +14,16 @@ const LONGEST_DESCRIPTION: usize = 600;
 /// Why there is no token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
-    #[error(
-        "identity {identity} has the source `{source_name}`, which this sidecar does not serve; use \
-         an AzureIdentity of type 0 with a federated credential"
-    )]
-    Source { identity: String, source_name: &'static str },
     #[error("{field} of AzureIdentity {identity} is no {expected}; correct it there")]
     BadId { identity: String, field: &'static str, expected: &'static str },
     #[error("the pod's service account token cannot be read ({why}); look at the volume `imdslet`")]
     NoAssertion { why: String },
     #[error(transparent)]
     Mounted(#[from] MountedFault),
+    #[error(transparent)]
+    Node(#[from] NodeFault),
+    #[error(transparent)]
+    Binding(#[from] BindingFault),
     #[error("auxiliary tenant {tenant}: {fault}")]
     Auxiliary { tenant: String, fault: Box<Self> },
     #[error("{authority} cannot be asked ({why}); look at the pod's egress rules and DNS")]
@@ -73,11 +72,11 @@ impl Fault {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Mounted(fault) => fault.status(),
+            Self::Node(fault) => fault.status(),
+            Self::Binding(fault) => fault.status(),
             Self::Auxiliary { fault, .. } => fault.status(),
             Self::Refused { reason: DENIED_BY_POLICY, .. } => StatusCode::FORBIDDEN,
-            Self::Source { .. } | Self::BadId { .. } | Self::Refused { .. } => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadId { .. } | Self::Refused { .. } => StatusCode::BAD_REQUEST,
             Self::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoAssertion { .. }
             | Self::NoAnswer { .. }
@@ -92,9 +91,10 @@ impl Fault {
     /// Stable name for logs and metrics. Never carries user input.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::Source { .. } => "SourceNotServed",
             Self::BadId { .. } => "BadId",
             Self::Mounted(fault) => fault.reason(),
+            Self::Node(fault) => fault.reason(),
+            Self::Binding(fault) => fault.reason(),
             Self::Auxiliary { fault, .. } => fault.reason(),
             Self::NoAssertion { .. } => "NoServiceAccountToken",
             Self::NoAnswer { .. } => "NoAnswer",
@@ -112,6 +112,7 @@ impl Fault {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { retry_after, .. } | Self::Throttled { retry_after } => *retry_after,
+            Self::Node(fault) => fault.retry_after(),
             Self::Auxiliary { fault, .. } => fault.retry_after(),
             _ => None,
         }

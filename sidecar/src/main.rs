@@ -13,8 +13,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 const USAGE: &str = "usage: imdslet-sidecar serve --dir=DIR --port=N --authority=URL \
                      --mode=native|container [--link-local] [--secrets-dir=DIR] \
-                     [--authority-for=NS/NAME=URL]… | imdslet-sidecar probe --port=N | \
-                     imdslet-sidecar address";
+                     [--authority-for=NS/NAME=URL]… [--binding-proxy=URL [--binding-sni=NAME]] | \
+                     imdslet-sidecar probe --port=N | imdslet-sidecar address";
 
 /// The answer is no.
 const NO: u8 = 1;

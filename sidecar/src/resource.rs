@@ -44,6 +44,11 @@ impl Resource {
         self.0.get(..end).unwrap_or_default()
     }
 
+    /// As the metadata service of a node takes it, which knows no scopes.
+    pub(crate) fn as_v1(&self) -> &str {
+        self.0.strip_suffix(DEFAULT_SCOPE).unwrap_or(&self.0)
+    }
+
     /// The scope of Entra ID's v2.0 endpoint.
     ///
     /// A trailing slash stays: `https://database.windows.net/` gives
@@ -86,6 +91,7 @@ mod tests {
             ),
         ] {
             assert_eq!(resource(text).scope(), scope);
+            assert_eq!(format!("{}/.default", resource(text).as_v1()), scope);
         }
     }
 

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use imdslet_core::names::ADDRESS_CONTAINER;
+use http::uri::Authority;
+use imdslet_core::names::{ADDRESS_CONTAINER, LINK_LOCAL};
 use imdslet_core::serve::{Mode, ServeArgs};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -18,7 +19,7 @@ use crate::listener::{Service, bind};
 use crate::server::{Endpoint, router};
 use crate::source::Now;
 use crate::sources::Sources;
-use crate::transport::Https;
+use crate::transport::{Https, Node};
 use crate::volume::Volume;
 
 /// Why the sidecar could not serve.
@@ -66,7 +67,9 @@ pub async fn serve(args: ServeArgs, config: Config) -> Result<(), ServeError> {
     let https = Https::new(&config.extra_ca).map_err(ServeError::ExtraCa)?;
     let args = Arc::new(args);
     let now: Now = Arc::new(SystemTime::now);
-    let sources = Sources::new(Arc::clone(&args), Arc::new(https), Arc::clone(&now));
+    let node = Node::new(Authority::from_static(LINK_LOCAL)).map_err(ServeError::ExtraCa)?;
+    let sources =
+        Sources::new(Arc::clone(&args), Arc::new(https), Arc::new(node), Arc::clone(&now));
     let cache = Cache::new(Box::new(sources), Arc::clone(&now));
     let volume = Volume::new(args.dir.clone());
     let endpoint = Endpoint::new(volume, cache.clone(), config.header, now);

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::Request;
 use http::request::Parts;
 use imdslet_core::contract::{FORMAT, PodIdentities, PodIdentity, Source};
+use imdslet_core::serve::{Mode, ServeArgs};
 
 use crate::secret::Secret;
 use crate::source::{Received, Token};
@@ -37,6 +38,20 @@ pub(crate) fn raw(text: &str) -> Parts {
         request = request.header(name, value);
     }
     request.body(()).unwrap().into_parts().0
+}
+
+/// Arguments of a sidecar whose folder is not there.
+pub(crate) fn serve_args() -> ServeArgs {
+    ServeArgs {
+        dir: "/nonexistent".into(),
+        port: 0,
+        authority: "https://login.microsoftonline.com".to_owned(),
+        mode: Mode::Native,
+        link_local: false,
+        secrets_dir: None,
+        authority_for: Vec::new(),
+        binding: None,
+    }
 }
 
 /// An identity whose ids all end in `digit`.

@@ -1,4 +1,5 @@
-//! HTTPS to Entra ID, and to nowhere else.
+//! Out of the pod: HTTPS to Entra ID or to what stands in for it, HTTP to the node's metadata
+//! service, and nothing else.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,13 +12,15 @@ use azure_core::http::{
     AsyncRawResponse, Body, HttpClient, Method, Request, Url, headers::Headers,
 };
 use bytes::Bytes;
+use http::Uri;
 use http::header::RETRY_AFTER;
+use http::uri::Authority;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 
@@ -34,6 +37,13 @@ pub(crate) trait Post: Send + Sync {
     async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, String>;
 }
 
+/// Gets something from the node's metadata service. The seam at which tests stand in for the node.
+#[async_trait]
+pub(crate) trait Get: Send + Sync {
+    /// Gets `path_and_query` and reads the answer whole; the error says why there is none.
+    async fn get(&self, path_and_query: &str) -> Result<Reply, String>;
+}
+
 /// HTTPS by rustls. Redirects are answers like others: they are never followed.
 pub(crate) struct Https(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
@@ -44,41 +54,132 @@ impl Https {
         for certificate in extra {
             roots.add(certificate.clone())?;
         }
-        // Named, because a build of the whole workspace has a second provider.
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(CONNECT_DEADLINE));
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
+            .with_tls_config(tls(roots)?)
             .https_only()
             .enable_http1()
-            .wrap_connector(tcp);
-        // One request for each token, an hour apart: a connection that is kept is memory and, by
-        // then, closed at the other end.
-        let client =
-            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        Ok(Self(client))
+            .wrap_connector(tcp());
+        Ok(Self(client(connector)))
     }
 }
 
 #[async_trait]
 impl Post for Https {
     async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, String> {
-        let answer = self.0.request(request).await.map_err(|error| chain(&error))?;
-        let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| {
-            // The other form, a date, is not what Entra ID sends.
-            value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-        });
-        let status = answer.status().as_u16();
-        let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await;
-        let body = body.map_err(|error| chain(error.as_ref()))?.to_bytes().to_vec();
-        Ok(Reply { status, retry_after, body })
+        receive(self.0.request(request)).await
     }
+}
+
+/// HTTPS to one server that stands in for Entra ID, and to nowhere else: whatever a request's own
+/// host is, its path is asked for there.
+pub(crate) struct Proxied {
+    server: Authority,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+impl Proxied {
+    /// Trusts `ca` alone, and asks for the name `sni` in TLS where it is given.
+    pub(crate) fn new(
+        ca: &[CertificateDer<'static>],
+        url: &str,
+        sni: Option<&str>,
+    ) -> Result<Self, String> {
+        let mut roots = RootCertStore::empty();
+        for certificate in ca {
+            roots.add(certificate.clone()).map_err(|error| error.to_string())?;
+        }
+        let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| error.to_string())?;
+        let server = uri.authority().cloned().ok_or_else(|| format!("{url} has no host"))?;
+        let host = server.host().trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(sni.unwrap_or(host).to_owned());
+        let name = name.map_err(|error| error.to_string())?;
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls(roots).map_err(|error| error.to_string())?)
+            .https_only()
+            .with_server_name_resolver(FixedServerNameResolver::new(name))
+            .enable_http1()
+            .wrap_connector(tcp());
+        Ok(Self { server, client: client(connector) })
+    }
+}
+
+#[async_trait]
+impl Post for Proxied {
+    async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, String> {
+        let (mut head, body) = request.into_parts();
+        let mut uri = head.uri.into_parts();
+        uri.authority = Some(self.server.clone());
+        head.uri = Uri::from_parts(uri).map_err(|error| error.to_string())?;
+        receive(self.client.request(http::Request::from_parts(head, body))).await
+    }
+}
+
+/// Plain HTTP to the node's metadata service, and to nowhere else; through no proxy, which would be
+/// asked for its own node's identities.
+pub(crate) struct Node {
+    server: Authority,
+    // One kind of client is enough for the sidecar's size; this one speaks no TLS.
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+impl Node {
+    /// The node's own is at 169.254.169.254; tests have others.
+    pub(crate) fn new(server: Authority) -> Result<Self, rustls::Error> {
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls(RootCertStore::empty())?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp());
+        Ok(Self { server, client: client(connector) })
+    }
+}
+
+#[async_trait]
+impl Get for Node {
+    async fn get(&self, path_and_query: &str) -> Result<Reply, String> {
+        let request = http::Request::get(format!("http://{}{path_and_query}", self.server))
+            .header("Metadata", "true")
+            .body(Full::default())
+            .map_err(|error| error.to_string())?;
+        receive(self.client.request(request)).await
+    }
+}
+
+fn tls(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
+    // Named, because a build of the whole workspace has a second provider.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
+fn tcp() -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(CONNECT_DEADLINE));
+    tcp
+}
+
+fn client(
+    connector: HttpsConnector<HttpConnector>,
+) -> Client<HttpsConnector<HttpConnector>, Full<Bytes>> {
+    // One request for each token, an hour apart: a connection that is kept is memory and, by then,
+    // closed at the other end.
+    Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector)
+}
+
+/// Reads the answer whole.
+async fn receive(answer: ResponseFuture) -> Result<Reply, String> {
+    let answer = answer.await.map_err(|error| chain(&error))?;
+    let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| {
+        // The other form, a date, is not what Entra ID sends.
+        value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    });
+    let status = answer.status().as_u16();
+    let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await;
+    let body = body.map_err(|error| chain(error.as_ref()))?.to_bytes().to_vec();
+    Ok(Reply { status, retry_after, body })
 }
 
 /// The transport of one credential for one fetch: it posts to one URL, and keeps what came back.
@@ -176,6 +277,8 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     /// Nothing may pass: what arrives here would have left the pod.
@@ -217,5 +320,37 @@ mod tests {
         let https = Https::new(&[]).unwrap();
         let why = https.post(request.unwrap()).await.unwrap_err();
         assert!(why.contains("scheme"), "{why}");
+    }
+
+    /// A stand-in for the node that takes one request, exactly as Azure's takes it.
+    #[tokio::test]
+    async fn the_node_is_asked_in_plain_http_and_no_redirect_is_followed() {
+        let node = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let elsewhere = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = node.local_addr().unwrap().to_string();
+        let location = format!("http://{}/", elsewhere.local_addr().unwrap());
+        let standing_in = async {
+            let (mut stream, _) = node.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let answer = format!(
+                "HTTP/1.1 307 Gone\r\nRetry-After: 7\r\nLocation: {location}\r\n\
+                 Content-Length: 2\r\n\r\nhi"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8(head).unwrap()
+        };
+        let client = Node::new(address.parse().unwrap()).unwrap();
+        let (reply, head) = tokio::join!(client.get("/metadata/x?y=z"), standing_in);
+        let retry_after = Some(Duration::from_secs(7));
+        assert_eq!(reply, Ok(Reply { status: 307, retry_after, body: b"hi".to_vec() }));
+        assert_eq!(
+            head.to_ascii_lowercase(),
+            format!("get /metadata/x?y=z http/1.1\r\nmetadata: true\r\nhost: {address}\r\n\r\n")
+        );
+        let followed = tokio::time::timeout(Duration::ZERO, elsewhere.accept()).await;
+        assert!(followed.is_err(), "it went there");
     }
 }

@@ -3,7 +3,6 @@
 use json_patch::Patch;
 
 use crate::choices::{AnnotationError, Choices, KEYS};
-use crate::contract::{PodIdentity, Source};
 use crate::index::Index;
 use crate::inject::{Edits, Injection, Reserved, announcement_of, own_sidecar};
 use crate::live::lack;
@@ -196,7 +195,6 @@ pub fn admit(
     if let Some(fittings) = &fittings {
         keep_what_fits(&mut resolution, fittings, choices.when_unbound, &mut warnings)?;
     }
-    report_unserved(&resolution, &mut warnings);
     report_conflicts(pod, &choices, &mut warnings);
     let resources = sidecar_resources(pod, choices.resources.as_ref(), index.limits(namespace));
     let identities = &resolution.identities;
@@ -271,17 +269,6 @@ fn keep_what_fits(
             Err(Refusal::Unbound(first.to_string()))
         }
         _ => Ok(()),
-    }
-}
-
-/// Tells of what is injected already and comes to life with a later release.
-fn report_unserved(resolution: &Resolution, warnings: &mut Vec<Warning>) {
-    for usable in &resolution.identities {
-        let PodIdentity { name, source, .. } = &usable.identity;
-        if !matches!(source, Source::Federated | Source::Secret | Source::Certificate) {
-            let what = format!("AzureIdentity {name} has the source `{}`", source.as_str());
-            warnings.push(Warning::NotServedYet(what));
-        }
     }
 }
 

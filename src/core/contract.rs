@@ -38,7 +38,7 @@ pub struct PodIdentity {
     /// Object id in Entra ID, where the AzureIdentity states it.
     #[serde(default)]
     pub object_id: Option<String>,
-    /// Tenant, a GUID or a domain name.
+    /// Tenant, a GUID or a domain name; may be empty for the source `managed` alone.
     pub tenant_id: String,
     /// Further tenants, for each of which an answer carries a token of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -232,6 +232,7 @@ mod tests {
         settings(&[
             ("tenant-id", "contoso.example"),
             ("allow-authority", "https://login.partner.example"),
+            ("binding-proxy", "https://kubernetes.default.svc"),
         ])
     }
 

@@ -36,6 +36,9 @@ pub const TOKEN_FILE: &str = "token";
 /// The file in [`VOLUME_DIR`] with the service account token for AKS identity bindings.
 pub const BINDING_TOKEN_FILE: &str = "binding-token";
 
+/// The file in [`VOLUME_DIR`] with the CA of the AKS token proxy.
+pub const BINDING_CA_FILE: &str = "binding-ca.crt";
+
 /// The audience of [`BINDING_TOKEN_FILE`].
 pub const BINDING_AUDIENCE: &str = "api://AKSIdentityBinding";
 

@@ -85,6 +85,12 @@ pub enum Skip {
          remove the annotation to use a federated credential"
     )]
     ManagedNotAllowed(ObjectName),
+    /// AKS identity bindings have no proxy here.
+    #[error(
+        "AzureIdentity {0} has imdslet.dev/source: binding, which needs --binding-proxy; set that, \
+         or remove the annotation to use a federated credential"
+    )]
+    NoBindingProxy(ObjectName),
     /// In link-local mode the node's metadata service is hidden behind ours.
     #[error(
         "AzureIdentity {0} has imdslet.dev/source: managed, which link-local mode cannot serve; \
@@ -105,6 +111,7 @@ impl Skip {
             Self::NoTenant(..) => "NoTenant",
             Self::AuthorityNotAllowed { .. } => "AuthorityNotAllowed",
             Self::ManagedNotAllowed(..) => "ManagedNotAllowed",
+            Self::NoBindingProxy(..) => "NoBindingProxy",
             Self::ManagedInLinkLocal(..) => "ManagedInLinkLocal",
         }
     }
@@ -199,6 +206,8 @@ pub(crate) fn usable_identity(
     let (source, secret) = source_of(settings, namespace, &name, identity, endpoint)?;
     let tenant_id = match identity.tenant_id.as_ref().or(settings.tenant_id.as_ref()) {
         Some(tenant) => tenant.clone(),
+        // The node's metadata service knows it.
+        None if source == Source::Managed => String::new(),
         None => return Err(Skip::NoTenant(name)),
     };
     Ok(Usable {
@@ -230,6 +239,9 @@ fn source_of(
         }
         Credential::Managed(Source::Managed) if endpoint == Endpoint::LinkLocal => {
             return Err(Skip::ManagedInLinkLocal(name.clone()));
+        }
+        Credential::Managed(Source::Binding) if settings.binding.is_none() => {
+            return Err(Skip::NoBindingProxy(name.clone()));
         }
         Credential::Managed(source) => return Ok((*source, None)),
         Credential::Secret(secret) => (Source::Secret, secret),
@@ -485,6 +497,20 @@ mod tests {
         assert_eq!(allowed.identities[0].identity.source, Source::Managed);
         let link_local = cluster.resolve_at(&[TENANT, allow], Endpoint::LinkLocal);
         assert_eq!(reasons(&link_local), ["ManagedInLinkLocal"]);
+        // The node knows its tenant itself.
+        assert_eq!(cluster.resolve(&[allow]).identities[0].identity.tenant_id, "");
+    }
+
+    #[test]
+    fn identity_bindings_need_their_proxy() {
+        let cluster = Cluster::default()
+            .identity_with("web/app", &json!({"imdslet.dev/source": "binding"}), json!({}))
+            .binding("web/b", "db", "app");
+        assert_eq!(reasons(&cluster.resolve(&[TENANT])), ["NoBindingProxy"]);
+        let proxy = ("binding-proxy", "https://kubernetes.default.svc");
+        let resolution = cluster.resolve(&[TENANT, proxy]);
+        assert_eq!(resolution.identities[0].identity.source, Source::Binding);
+        assert_eq!(reasons(&cluster.resolve(&[proxy])), ["NoTenant"]);
     }
 
     #[test]

@@ -23,6 +23,17 @@ pub struct ServeArgs {
     pub secrets_dir: Option<PathBuf>,
     /// Authorities of single identities, by `namespace/name`.
     pub authority_for: Vec<(String, String)>,
+    /// The token proxy of AKS identity bindings.
+    pub binding: Option<TokenProxy>,
+}
+
+/// The token proxy of AKS identity bindings: it stands in for Entra ID inside the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenProxy {
+    /// Its base URL.
+    pub url: String,
+    /// The name that it is asked for in TLS and that its certificate has; the URL's host if none.
+    pub sni: Option<String>,
 }
 
 /// How a pod runs the sidecar.
@@ -52,7 +63,7 @@ pub enum ArgsError {
     /// An argument that `serve` does not have.
     #[error(
         "unknown argument `{0}`; serve takes --dir, --port, --authority, --mode, --link-local, \
-         --secrets-dir and --authority-for"
+         --secrets-dir, --authority-for, --binding-proxy and --binding-sni"
     )]
     Unknown(String),
     /// An argument that must be given.
@@ -90,6 +101,10 @@ impl ServeArgs {
         for (identity, authority) in &self.authority_for {
             args.push(format!("--authority-for={identity}={authority}"));
         }
+        if let Some(TokenProxy { url, sni }) = &self.binding {
+            args.push(format!("--binding-proxy={url}"));
+            args.extend(sni.iter().map(|name| format!("--binding-sni={name}")));
+        }
         args
     }
 
@@ -101,6 +116,7 @@ impl ServeArgs {
     pub fn parse<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Result<Self, ArgsError> {
         let (mut dir, mut port, mut authority, mut mode) = (None, None, None, None);
         let (mut link_local, mut secrets_dir, mut authority_for) = (false, None, Vec::new());
+        let (mut proxy, mut sni) = (None, None);
         for arg in args {
             let arg = arg.as_ref();
             match arg.split_once('=') {
@@ -110,6 +126,8 @@ impl ServeArgs {
                 Some(("--mode", value)) => mode = Some(parse_mode(value)?),
                 Some(("--secrets-dir", value)) => secrets_dir = Some(PathBuf::from(value)),
                 Some(("--authority-for", value)) => authority_for.push(parse_pair(value)?),
+                Some(("--binding-proxy", value)) => proxy = Some(https("--binding-proxy", value)?),
+                Some(("--binding-sni", value)) => sni = Some(dns_name("--binding-sni", value)?),
                 None if arg == "--link-local" => link_local = true,
                 _ => return Err(ArgsError::Unknown(arg.to_owned())),
             }
@@ -122,6 +140,11 @@ impl ServeArgs {
             link_local,
             secrets_dir,
             authority_for,
+            binding: match (proxy, sni) {
+                (Some(url), sni) => Some(TokenProxy { url, sni }),
+                (None, None) => None,
+                (None, Some(_)) => return Err(ArgsError::Missing("--binding-proxy")),
+            },
         })
     }
 
@@ -169,6 +192,14 @@ fn https(argument: &'static str, value: &str) -> Result<String, ArgsError> {
     })
 }
 
+fn dns_name(argument: &'static str, value: &str) -> Result<String, ArgsError> {
+    crate::id::is_domain_name(value).then(|| value.to_owned()).ok_or_else(|| ArgsError::Value {
+        argument,
+        value: value.to_owned(),
+        expected: "a DNS name",
+    })
+}
+
 fn parse_pair(value: &str) -> Result<(String, String), ArgsError> {
     let (identity, authority) = value.split_once('=').ok_or_else(|| ArgsError::Value {
         argument: "--authority-for",
@@ -191,6 +222,7 @@ mod tests {
             link_local: false,
             secrets_dir: None,
             authority_for: Vec::new(),
+            binding: None,
         }
     }
 
@@ -202,6 +234,10 @@ mod tests {
             link_local: true,
             secrets_dir: Some(secrets_dir()),
             authority_for: vec![("web/db".to_owned(), "https://login.partner.example".to_owned())],
+            binding: Some(TokenProxy {
+                url: "https://kubernetes.default.svc".to_owned(),
+                sni: Some("1a2b.ests.aks".to_owned()),
+            }),
             ..args()
         };
         let written = args.to_args();
@@ -223,6 +259,22 @@ mod tests {
             (
                 vec!["--authority-for=web/db"],
                 "`--authority-for` is `web/db`; it must be NAMESPACE/NAME=URL",
+            ),
+            (
+                vec!["--binding-proxy=https://kubernetes.default.svc/path"],
+                "`--binding-proxy` is `https://kubernetes.default.svc/path`; it must be an https \
+                 URL of scheme, host and port alone",
+            ),
+            (vec!["--binding-sni=a b"], "`--binding-sni` is `a b`; it must be a DNS name"),
+            (
+                vec![
+                    "--dir=/d",
+                    "--port=1",
+                    "--authority=https://login.example",
+                    "--mode=native",
+                    "--binding-sni=a.b",
+                ],
+                "`--binding-proxy` is missing; give --binding-proxy=VALUE",
             ),
         ];
         for (args, expected) in cases {

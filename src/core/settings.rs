@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::authority;
-use crate::id::is_tenant;
+use crate::id::{is_domain_name, is_object_name, is_tenant};
 use crate::names::DEFAULT_PORT;
-use crate::serve::Mode;
+use crate::serve::{Mode, TokenProxy};
 
 /// The largest CA bundle that travels to a sidecar, in bytes. It stands in every pod, and a pod is
 /// an object of at most 1.5 MiB.
@@ -27,6 +27,8 @@ pub struct Settings {
     pub allowed_authorities: Vec<String>,
     /// Whether `imdslet.dev/source: managed` is honoured.
     pub allow_managed: bool,
+    /// Through which `imdslet.dev/source: binding` is served; `None`: it is not.
+    pub binding: Option<Binding>,
     /// PEM of CAs that sidecars trust beside the public ones.
     pub extra_ca: Option<String>,
     /// Which bindings a pod may match.
@@ -43,6 +45,15 @@ pub struct Settings {
     pub sidecar: Mode,
     /// Port of the token endpoint, where pod and namespace say nothing.
     pub port: u16,
+}
+
+/// What AKS identity bindings need in every pod that uses one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Where the token requests go.
+    pub proxy: TokenProxy,
+    /// The ConfigMap of the pod's namespace whose `ca.crt` signed the proxy's certificate.
+    pub ca_config_map: String,
 }
 
 /// An Azure cloud: it decides authority and audience where neither is given.
@@ -208,6 +219,24 @@ pub const FLAGS: &[Flag] = &[
         "",
         "Honour imdslet.dev/source: managed, which any pod of a node could use",
     ),
+    flag(
+        "binding-proxy",
+        "IMDSLET_BINDING_PROXY",
+        "URL",
+        "Token proxy of AKS identity bindings, for imdslet.dev/source: binding",
+    ),
+    flag(
+        "binding-sni",
+        "IMDSLET_BINDING_SNI",
+        "NAME",
+        "Name of that proxy in TLS [default: the URL's host]",
+    ),
+    flag(
+        "binding-ca-config-map",
+        "IMDSLET_BINDING_CA_CONFIG_MAP",
+        "NAME",
+        "ConfigMap with that proxy's CA (ca.crt), in every namespace [default: kube-root-ca.crt]",
+    ),
     flag("extra-ca", "IMDSLET_EXTRA_CA", "FILE", "PEM file of CAs that sidecars also trust"),
     flag(
         "scope",
@@ -290,6 +319,7 @@ impl Settings {
             audience: reader.text("audience").unwrap_or(cloud.audience()).to_owned(),
             allowed_authorities: reader.allowed_authorities(),
             allow_managed: reader.switch("allow-managed"),
+            binding: reader.binding(),
             extra_ca: reader.extra_ca(),
             scope: reader.word("scope").unwrap_or(Scope::Cluster),
             sidecar_image: reader.text("sidecar-image").unwrap_or(DEFAULT_IMAGE).to_owned(),
@@ -306,6 +336,11 @@ impl Settings {
 /// The image of the sidecar where nothing else is said: this release's, from the node's own
 /// registry settings.
 const DEFAULT_IMAGE: &str = concat!("imdslet-sidecar:", env!("CARGO_PKG_VERSION"));
+
+/// Kubernetes keeps the CA of its API server in this ConfigMap of every namespace, and AKS's token
+/// proxy has a certificate of that CA. Source: `customTokenEndpoint` in the installation of
+/// azure-workload-identity 1.6 for AKS.
+const ROOT_CA_CONFIG_MAP: &str = "kube-root-ca.crt";
 
 struct Reader<'a> {
     given: &'a Given,
@@ -374,6 +409,30 @@ impl<'a> Reader<'a> {
             }
         }
         allowed
+    }
+
+    fn binding(&mut self) -> Option<Binding> {
+        let url = self.text("binding-proxy");
+        let proxy = url.and_then(authority::normalize);
+        if let (Some(text), None) = (url, &proxy) {
+            self.mistake("binding-proxy", text, HTTPS_URL);
+        }
+        let sni = self.text("binding-sni");
+        if let Some(name) = sni {
+            if !is_domain_name(name) {
+                self.mistake("binding-sni", name, "a DNS name");
+            } else if url.is_none() {
+                self.mistake("binding-sni", name, "left out, or --binding-proxy given");
+            }
+        }
+        let ca_config_map = self.text("binding-ca-config-map").unwrap_or(ROOT_CA_CONFIG_MAP);
+        if !is_object_name(ca_config_map) {
+            self.mistake("binding-ca-config-map", ca_config_map, "the name of a ConfigMap");
+        }
+        Some(Binding {
+            proxy: TokenProxy { url: proxy?, sni: sni.map(str::to_owned) },
+            ca_config_map: ca_config_map.to_owned(),
+        })
     }
 
     fn extra_ca(&mut self) -> Option<String> {
@@ -510,6 +569,24 @@ mod tests {
     }
 
     #[test]
+    fn identity_bindings_need_a_proxy_and_find_its_ca_where_kubernetes_puts_it() {
+        assert_eq!(read(&[]).unwrap().binding, None);
+        let url = ("binding-proxy", "https://Kubernetes.default.svc/");
+        let binding = read(&[url]).unwrap().binding.unwrap();
+        assert_eq!(binding.proxy.url, "https://kubernetes.default.svc");
+        assert_eq!((binding.proxy.sni, &*binding.ca_config_map), (None, "kube-root-ca.crt"));
+        let more = [url, ("binding-sni", "1a2b.ests.aks"), ("binding-ca-config-map", "proxy-ca")];
+        let binding = read(&more).unwrap().binding.unwrap();
+        assert_eq!(binding.proxy.sni.as_deref(), Some("1a2b.ests.aks"));
+        assert_eq!(binding.ca_config_map, "proxy-ca");
+        assert_eq!(
+            read(&[("binding-sni", "1a2b.ests.aks")]).unwrap_err(),
+            ["--binding-sni (IMDSLET_BINDING_SNI) is `1a2b.ests.aks`; it must be left out, or \
+              --binding-proxy given"]
+        );
+    }
+
+    #[test]
     fn old_clusters_get_a_plain_container() {
         let mode = |version| read(&[("kubernetes-version", version)]).unwrap().sidecar;
         assert_eq!(mode("v1.31.9"), Mode::Container);
@@ -531,6 +608,9 @@ mod tests {
             ("port", "80"),
             ("kubernetes-version", "new"),
             ("allow-managed", "yes"),
+            ("binding-proxy", "kubernetes.default.svc"),
+            ("binding-sni", "a b"),
+            ("binding-ca-config-map", "Root_CA"),
         ]);
         assert_eq!(
             mistakes.unwrap_err(),
@@ -543,6 +623,10 @@ mod tests {
                 "--allow-authority (IMDSLET_ALLOW_AUTHORITY) is `b.example`; it must be an https URL of scheme, host and \
                  port alone",
                 "--allow-managed (IMDSLET_ALLOW_MANAGED) is `yes`; it must be `true` or `false`",
+                "--binding-proxy (IMDSLET_BINDING_PROXY) is `kubernetes.default.svc`; it must be an https URL of scheme, \
+                 host and port alone",
+                "--binding-sni (IMDSLET_BINDING_SNI) is `a b`; it must be a DNS name",
+                "--binding-ca-config-map (IMDSLET_BINDING_CA_CONFIG_MAP) is `Root_CA`; it must be the name of a ConfigMap",
                 "--extra-ca (IMDSLET_EXTRA_CA) is `(a file)`; it must be a PEM file with certificates",
                 "--sidecar-run-as-user (IMDSLET_SIDECAR_RUN_AS_USER) is `0`; it must be a uid from 1 to 2147483647, or none",
                 "--port (IMDSLET_PORT) is `80`; it must be a port from 1024 to 65535",

@@ -5,12 +5,13 @@ use serde_json::{Map, Value, json};
 use crate::choices::Choices;
 use crate::contract::{PodIdentity, Source};
 use crate::names::{
-    ADDRESS_CONTAINER, BINDING_AUDIENCE, BINDING_TOKEN_FILE, EXTRA_CA_VARIABLE, HEADER_VARIABLE,
-    IDENTITIES, IDENTITIES_FILE, SECRETS_DIR, SIDECAR, SIDECAR_PROGRAM, TOKEN_FILE, VOLUME_DIR,
+    ADDRESS_CONTAINER, BINDING_AUDIENCE, BINDING_CA_FILE, BINDING_TOKEN_FILE, EXTRA_CA_VARIABLE,
+    HEADER_VARIABLE, IDENTITIES, IDENTITIES_FILE, SECRETS_DIR, SIDECAR, SIDECAR_PROGRAM,
+    TOKEN_FILE, VOLUME_DIR,
 };
 use crate::resolve::Usable;
 use crate::serve::{Mode, ServeArgs, secrets_dir};
-use crate::settings::{Endpoint, Settings};
+use crate::settings::{Binding, Endpoint, Settings};
 use crate::text::short_hash;
 
 /// Everything that decides how the sidecar of one pod looks.
@@ -88,7 +89,15 @@ impl Sidecar<'_> {
                     Some((usable.identity.name.clone(), usable.authority.clone()?))
                 })
                 .collect(),
+            binding: self.binding().map(|binding| binding.proxy.clone()),
         }
+    }
+
+    /// What identity bindings need, if one of the identities is such.
+    fn binding(&self) -> Option<&Binding> {
+        let mut sources = self.identities.iter().map(|usable| usable.identity.source);
+        let has_binding = sources.any(|source| source == Source::Binding);
+        self.settings.binding.as_ref().filter(|_| has_binding)
     }
 
     fn common(&self, name: &str, args: &[String]) -> Map<String, Value> {
@@ -148,8 +157,15 @@ impl Sidecar<'_> {
             ]}}),
             token(TOKEN_FILE, &self.settings.audience),
         ];
-        if self.identities.iter().any(|usable| usable.identity.source == Source::Binding) {
+        if let Some(binding) = self.binding() {
             sources.push(token(BINDING_TOKEN_FILE, BINDING_AUDIENCE));
+            // Optional, since without it the pod would not start, and its other identities would
+            // not be served either.
+            sources.push(json!({"configMap": {
+                "name": binding.ca_config_map,
+                "items": [{"key": "ca.crt", "path": BINDING_CA_FILE}],
+                "optional": true,
+            }}));
         }
         // 0644: less is unreadable to a process that is not root. What protects the files is that
         // no other container mounts them.

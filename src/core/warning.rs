@@ -53,9 +53,6 @@ pub enum Warning {
          1.32): no container waits for it, init containers are not served, and a Job does not end by itself"
     )]
     PlainSidecar,
-    /// The pod's sidecar cannot do this yet.
-    #[error("{0}, which imdslet's sidecar does not serve yet; its requests get an error")]
-    NotServedYet(String),
     /// The sidecar that the pod arrived with cannot serve this identity.
     #[error(
         "this pod arrives with an imdslet container and gets no token of AzureIdentity {identity}: \
@@ -172,6 +169,7 @@ impl Warning {
         "NoTenant",
         "AuthorityNotAllowed",
         "ManagedNotAllowed",
+        "NoBindingProxy",
         "ManagedInLinkLocal",
         "OwnVariable",
         "HiddenProxy",
@@ -201,7 +199,6 @@ impl Warning {
             Self::OwnVariable { .. } => "OwnVariable",
             Self::HiddenProxy { .. } => "HiddenProxy",
             Self::PlainSidecar => "PlainSidecar",
-            Self::NotServedYet(..) => "NotServedYet",
             Self::ArrivedWithout { .. } => "ArrivedWithout",
             Self::ServedLate { .. } => "ServedLate",
             Self::OwnSysctl => "OwnSysctl",

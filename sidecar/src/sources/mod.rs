@@ -10,27 +10,38 @@ use imdslet_core::serve::ServeArgs;
 use crate::fault::Fault;
 use crate::resource::Resource;
 use crate::source::{Fetch, Fetched, Now};
-use crate::transport::Post;
+use crate::transport::{Get, Post};
 
+mod binding;
 mod certificate;
 mod exchange;
 mod federated;
+mod managed;
 mod mounted;
 mod secret;
 mod tenants;
+mod tries;
 
+pub(crate) use binding::BindingFault;
+pub(crate) use managed::NodeFault;
 pub(crate) use mounted::MountedFault;
 
 /// Every source that this sidecar can ask.
 pub(crate) struct Sources {
     args: Arc<ServeArgs>,
     https: Arc<dyn Post>,
+    node: Arc<dyn Get>,
     now: Now,
 }
 
 impl Sources {
-    pub(crate) fn new(args: Arc<ServeArgs>, https: Arc<dyn Post>, now: Now) -> Self {
-        Self { args, https, now }
+    pub(crate) fn new(
+        args: Arc<ServeArgs>,
+        https: Arc<dyn Post>,
+        node: Arc<dyn Get>,
+        now: Now,
+    ) -> Self {
+        Self { args, https, node, now }
     }
 }
 
@@ -46,10 +57,8 @@ impl Fetch for Sources {
             Source::Certificate => {
                 certificate::fetch(&self.args, &self.https, &self.now, identity, resource).await
             }
-            Source::Binding | Source::Managed => Err(Fault::Source {
-                identity: identity.name.clone(),
-                source_name: identity.source.as_str(),
-            }),
+            Source::Binding => binding::fetch(&self.args, identity, resource).await,
+            Source::Managed => managed::fetch(&self.args, &*self.node, identity, resource).await,
         }
     }
 }
@@ -61,7 +70,8 @@ fn check(identity: &PodIdentity) -> Result<(), Fault> {
     if !is_guid(&identity.client_id) {
         return bad("the client id", "GUID");
     }
-    if !is_tenant(&identity.tenant_id) {
+    // The node's metadata service is told none.
+    if identity.source != Source::Managed && !is_tenant(&identity.tenant_id) {
         return bad("the tenant", "GUID or domain name");
     }
     if !identity.auxiliary_tenant_ids.iter().all(|tenant| is_tenant(tenant)) {

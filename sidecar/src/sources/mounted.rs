@@ -168,18 +168,10 @@ fn files(dir: &Path) -> io::Result<Content> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{identity, project};
+    use crate::testing::{identity, project, serve_args};
 
     fn read(dir: &Path, secret: Option<&str>) -> Result<Mounted, MountedFault> {
-        let args = ServeArgs {
-            dir: PathBuf::new(),
-            authority_for: Vec::new(),
-            port: 0,
-            authority: String::new(),
-            mode: imdslet_core::serve::Mode::Native,
-            link_local: false,
-            secrets_dir: Some(dir.to_owned()),
-        };
+        let args = ServeArgs { secrets_dir: Some(dir.to_owned()), ..serve_args() };
         let mut identity = identity("web/sp", '1');
         identity.secret = secret.map(str::to_owned);
         Mounted::read(&args, &identity)

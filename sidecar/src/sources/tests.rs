@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::config::FETCH_DEADLINE;
 use crate::fault::Reply;
-use crate::testing::{identity, now};
+use crate::testing::{identity, now, serve_args};
 
 mod credentials;
 
@@ -39,6 +39,16 @@ fn reply(status: u16, body: &str) -> Arc<Wire> {
     Arc::new(Wire { reply: Ok(reply), sent: Mutex::default() })
 }
 
+/// The node of tests that do not ask it.
+struct NoNode;
+
+#[async_trait]
+impl Get for NoNode {
+    async fn get(&self, path_and_query: &str) -> Result<Reply, String> {
+        panic!("the node was asked for {path_and_query}");
+    }
+}
+
 /// Entra ID behind `wire`, with `token` as the service account token.
 fn entra(wire: &Arc<Wire>, token: Option<&str>) -> (Sources, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
@@ -48,13 +58,9 @@ fn entra(wire: &Arc<Wire>, token: Option<&str>) -> (Sources, tempfile::TempDir) 
     let args = ServeArgs {
         dir: dir.path().to_owned(),
         authority_for: vec![("web/abroad".to_owned(), "https://login.partner.example".to_owned())],
-        port: 0,
-        authority: "https://login.microsoftonline.com".to_owned(),
-        mode: imdslet_core::serve::Mode::Native,
-        link_local: false,
-        secrets_dir: None,
+        ..serve_args()
     };
-    (Sources::new(Arc::new(args), Arc::<Wire>::clone(wire), Arc::new(now)), dir)
+    (Sources::new(Arc::new(args), Arc::<Wire>::clone(wire), Arc::new(NoNode), Arc::new(now)), dir)
 }
 
 fn vault() -> Resource {
@@ -113,8 +119,7 @@ async fn nothing_is_sent_for_what_cannot_be_right() {
         identity
     };
     let cases = [
-        (with(|i| i.source = Source::Binding), Some("a.s.a"), "SourceNotServed", 400),
-        (with(|i| i.source = Source::Managed), Some("a.s.a"), "SourceNotServed", 400),
+        (with(|i| i.source = Source::Binding), Some("a.s.a"), "NoBindingProxy", 400),
         (with(|i| i.client_id = "app".into()), Some("a.s.a"), "BadId", 400),
         (with(|i| i.client_id = String::new()), Some("a.s.a"), "BadId", 400),
         (with(|i| i.tenant_id = "..".into()), Some("a.s.a"), "BadId", 400),

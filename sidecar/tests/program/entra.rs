@@ -15,13 +15,18 @@ pub(crate) struct Entra {
     address: SocketAddr,
     pem: String,
     answers: Sender<String>,
-    requests: Mutex<Receiver<String>>,
+    requests: Mutex<Receiver<(Option<String>, String)>>,
 }
 
 impl Entra {
     pub(crate) fn start() -> Self {
+        Self::named("127.0.0.1")
+    }
+
+    /// With a certificate for this name alone.
+    pub(crate) fn named(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.self_signed(&key).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
@@ -52,6 +57,16 @@ impl Entra {
         [format!("--authority=https://{}", self.address), format!("IMDSLET_EXTRA_CA={}", self.pem)]
     }
 
+    /// Where it is.
+    pub(crate) fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// Its CA.
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
+    }
+
     /// What the next request gets, or the one that waits for it.
     pub(crate) fn answer(&self, status: u16, headers: &str, body: &str) {
         let length = body.len();
@@ -72,6 +87,11 @@ impl Entra {
 
     /// The next request that arrived.
     pub(crate) fn asked(&self) -> String {
+        self.asked_as().1
+    }
+
+    /// The name that was asked for in TLS, and the next request that arrived.
+    pub(crate) fn asked_as(&self) -> (Option<String>, String) {
         self.requests.lock().unwrap().recv().unwrap()
     }
 }
@@ -79,7 +99,7 @@ impl Entra {
 fn answer(
     stream: TcpStream,
     config: &Arc<ServerConfig>,
-    ask: &Sender<String>,
+    ask: &Sender<(Option<String>, String)>,
     to_answer: &Receiver<String>,
 ) -> std::io::Result<()> {
     let connection = ServerConnection::new(Arc::clone(config)).map_err(std::io::Error::other)?;
@@ -100,7 +120,8 @@ fn answer(
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
     request.push_str(&String::from_utf8(body).unwrap());
-    ask.send(request).ok();
+    let name = stream.get_ref().conn.server_name().map(str::to_owned);
+    ask.send((name, request)).ok();
     let Ok(answer) = to_answer.recv() else { return Ok(()) };
     let stream = stream.get_mut();
     stream.write_all(answer.as_bytes())?;

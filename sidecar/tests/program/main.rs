@@ -107,6 +107,61 @@ fn refusals_and_redirects_are_told_and_not_followed() {
     assert!(head.starts_with("HTTP/1.1 429 ") && head.contains("retry-after: 17\r\n"), "{head}");
 }
 
+/// AKS's token proxy gets the token request alone, with the token that is meant for it, under its
+/// own name in TLS; nothing but the CA in the pod's volume is trusted, and that is read again.
+#[test]
+fn an_identity_binding_is_served_through_the_token_proxy_alone() {
+    let name = "1a2b3c4d.ests.aks";
+    let entra = Entra::start();
+    let (first, second) = (Entra::named(name), Entra::named(name));
+    let pod = Pod::new(&waiting());
+    let identities = bound(&["web/db"]).replace("federated", "binding");
+    let files = |token, ca| [("binding-token", token), ("binding-ca.crt", ca)];
+    for (file, _) in files("", "") {
+        pod.project(file);
+    }
+    pod.turn_with("..2", &identities, &files("f1rst.binding.t0ken\n", first.pem()));
+    let [authority, extra_ca] = entra.settings();
+    let settings = |proxy: &Entra| {
+        let proxy = format!("--binding-proxy={}", proxy.url());
+        [authority.clone(), extra_ca.clone(), proxy, format!("--binding-sni={name}")]
+    };
+    let sidecar = Sidecar::start(&pod, &settings(&first));
+    let token = r#"{"token_type":"Bearer","expires_in":3600,"access_token":"h.t0ken.s"}"#;
+    first.answer(200, "", token);
+    let (status, body) = sidecar.imds(VAULT);
+    assert_eq!((status, &body["access_token"]), (200, &"h.t0ken.s".into()), "{body}");
+    let (asked_as, request) = first.asked_as();
+    assert_eq!(asked_as.as_deref(), Some(name));
+    assert!(request.starts_with("POST /70000000-0000-0000-0000-000000000000/oauth2/v2.0/token "));
+    assert!(request.contains("client_assertion=f1rst.binding.t0ken&"), "{request}");
+    assert!(request.contains("client_id=c0000000-0000-0000-0000-000000000000&"), "{request}");
+
+    first.answer(403, "", r#"{"kind":"Status","status":"Failure","code":403}"#);
+    let (status, body) = sidecar.imds("resource=forbidden");
+    assert_eq!(status, 403, "{body}");
+    assert!(body["message"].as_str().unwrap().contains("use-managed-identity"), "{body}");
+    first.asked();
+
+    // A CA that is not the proxy's, then the right one again.
+    pod.turn_with("..3", &identities, &files("second", second.pem()));
+    let (status, body) = sidecar.imds("resource=rotated");
+    assert_eq!(status, 503, "{body}");
+    assert!(body["message"].as_str().unwrap().contains("is not trusted"), "{body}");
+    pod.turn_with("..4", &identities, &files("third", first.pem()));
+    first.answer(200, "", token);
+    assert_eq!(sidecar.imds("resource=again").0, 200);
+    assert!(first.asked().contains("client_assertion=third&"));
+    // The CAs of the sidecar's other connections do not count here.
+    let elsewhere = Sidecar::start(&pod, &settings(&entra));
+    assert_eq!(elsewhere.imds(VAULT).0, 503);
+
+    let log = sidecar.end(Signal::TERM);
+    for secret in ["t0ken", "f1rst"] {
+        assert!(!log.contains(secret), "{secret} is in the log: {log}");
+    }
+}
+
 #[test]
 fn an_authority_that_is_not_trusted_gets_no_assertion() {
     let entra = Entra::start();

@@ -68,10 +68,23 @@ impl Pod {
         self.0.path().display()
     }
 
+    /// Projects a file that not every pod has, with its next turn.
+    pub(crate) fn project(&self, name: &str) {
+        symlink(Path::new("..data").join(name), self.0.path().join(name)).unwrap();
+    }
+
     /// Writes the files to a new folder and renames `..data` to lead there, as the kubelet does.
     pub(crate) fn turn(&self, generation: &str, identities: &str) {
+        self.turn_with(generation, identities, &[]);
+    }
+
+    /// The same, with more files.
+    pub(crate) fn turn_with(&self, generation: &str, identities: &str, more: &[(&str, &str)]) {
         let dir = self.0.path();
         fs::create_dir(dir.join(generation)).unwrap();
+        for (name, content) in more {
+            fs::write(dir.join(generation).join(name), content).unwrap();
+        }
         fs::write(dir.join(generation).join("identities.json"), identities).unwrap();
         fs::write(dir.join(generation).join("token"), format!("{ASSERTION}\n")).unwrap();
         symlink(generation, dir.join("..data_tmp")).unwrap();

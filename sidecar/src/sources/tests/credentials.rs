@@ -15,7 +15,7 @@ fn pod(wire: Arc<dyn Post>) -> (Sources, tempfile::TempDir) {
     let (sources, dir) = entra(&reply(200, TOKEN), None);
     let mut args = ServeArgs::clone(&sources.args);
     args.secrets_dir = Some(dir.path().to_owned());
-    (Sources::new(Arc::new(args), wire, Arc::new(now)), dir)
+    (Sources::new(Arc::new(args), wire, Arc::new(NoNode), Arc::new(now)), dir)
 }
 
 fn principal(auxiliary: &[&str]) -> PodIdentity {
