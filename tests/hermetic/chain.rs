@@ -170,7 +170,7 @@ impl Entra {
         (answer.status().as_u16(), serde_json::from_slice(answer.body()).unwrap())
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let answer = self.client.get(&self.url(path)).await.unwrap();
         serde_json::from_slice(answer.body()).unwrap()
     }
@@ -349,7 +349,7 @@ async fn a_tenant_that_is_none_is_not_asked_for() {
     drop(sidecar);
 }
 
-fn identity(tenant: &str) -> Value {
+pub(crate) fn identity(tenant: &str) -> Value {
     json!({
         "name": "web/db", "source": "federated", "clientId": CLIENT, "resourceId": null,
         "objectId": null, "tenantId": tenant, "allowedResources": null, "secret": null,
@@ -357,7 +357,7 @@ fn identity(tenant: &str) -> Value {
 }
 
 /// The volume of a pod as the kubelet lays it out, and the service account token in it.
-fn pod(entra: &Entra, identities: &Value) -> (TempDir, String) {
+pub(crate) fn pod(entra: &Entra, identities: &Value) -> (TempDir, String) {
     let pod = folder();
     let token = ServiceAccountToken {
         namespace: "web",

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod audiences;
 mod chain;
 mod command;
 mod invariants;

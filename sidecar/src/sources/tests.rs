@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use imdslet_core::names::TOKEN_FILE;
+use imdslet_core::settings::Settings;
 use tokio::time::Instant;
 
 use super::*;
@@ -88,6 +89,28 @@ async fn one_post_brings_a_token() {
          client-assertion-type%3Ajwt-bearer&client_id=c0000000-0000-0000-0000-000000000001&\
          grant_type=client_credentials&scope=https%3A%2F%2Fvault.azure.net%2F%2F.default"
     );
+}
+
+/// From the operator's setting, through the arguments in the pod, to where the request goes.
+#[tokio::test]
+async fn each_cloud_is_asked_at_its_own_authority() {
+    for (cloud, authority, audience) in [
+        ("public", "https://login.microsoftonline.com/", "api://AzureADTokenExchange"),
+        ("usgov", "https://login.microsoftonline.us/", "api://AzureADTokenExchangeUSGov"),
+        ("china", "https://login.chinacloudapi.cn/", "api://AzureADTokenExchangeChina"),
+    ] {
+        let settings = Settings::read(&[("cloud", vec![cloud.to_owned()])].into()).unwrap();
+        assert_eq!(settings.audience, audience);
+        let wire = reply(200, TOKEN);
+        let (entra, dir) = entra(&wire, Some("a.s.a"));
+        let written =
+            ServeArgs { dir: dir.path().to_owned(), authority: settings.authority, ..serve_args() };
+        let read = ServeArgs::parse(&written.to_args()[1..]).unwrap();
+        let entra = Sources { args: Arc::new(read), ..entra };
+        entra.fetch(&identity("web/db", '1'), &vault()).await.unwrap();
+        let sent = wire.sent.lock().unwrap();
+        assert!(sent[0].0.starts_with(authority), "{cloud}: {}", sent[0].0);
+    }
 }
 
 #[tokio::test]
