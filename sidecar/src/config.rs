@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use imdslet_core::names::{EXTRA_CA_VARIABLE, HEADER_VARIABLE};
+use imdslet_core::proxy::{NoProxy, Proxy};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -35,6 +36,15 @@ pub struct Config {
     pub(crate) header: Option<Secret>,
     /// Certificates that are trusted beside the public ones.
     pub(crate) extra_ca: Vec<CertificateDer<'static>>,
+    /// How Entra ID is reached.
+    pub(crate) proxies: Proxies,
+}
+
+/// How what is outside of the pod is reached.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Proxies {
+    pub(crate) https: Option<Proxy>,
+    pub(crate) none: NoProxy,
 }
 
 /// What is wrong with the environment.
@@ -49,6 +59,12 @@ pub enum ConfigError {
         "the variable {EXTRA_CA_VARIABLE} holds no PEM of certificates ({0}); correct --extra-ca"
     )]
     ExtraCa(String),
+    /// A proxy that cannot be used. Its credentials are not shown.
+    #[error(
+        "the variable HTTPS_PROXY names no HTTP proxy; it must be \
+         http://[USER[:PASSWORD]@]HOST[:PORT] (--https-proxy)"
+    )]
+    Proxy,
 }
 
 impl Config {
@@ -58,14 +74,31 @@ impl Config {
     ///
     /// [`ConfigError`], for the first variable that cannot be used.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::new(variable(HEADER_VARIABLE)?, variable(EXTRA_CA_VARIABLE)?)
+        let config = Self::new(variable(HEADER_VARIABLE)?, variable(EXTRA_CA_VARIABLE)?)?;
+        // As curl and Go do it: the one in capitals first.
+        let https = variable("HTTPS_PROXY")?.or(variable("https_proxy")?);
+        let none = variable("NO_PROXY")?.or(variable("no_proxy")?);
+        Ok(Self { proxies: Proxies::new(https, none)?, ..config })
     }
 
     fn new(header: Option<String>, extra_ca: Option<String>) -> Result<Self, ConfigError> {
         Ok(Self {
             header: header.map(Secret::new),
             extra_ca: extra_ca.map_or(Ok(Vec::new()), |pem| certificates(&pem))?,
+            proxies: Proxies::default(),
         })
+    }
+}
+
+impl Proxies {
+    fn new(https: Option<String>, none: Option<String>) -> Result<Self, ConfigError> {
+        let https = https.map(|url| Proxy::parse(&url).ok_or(ConfigError::Proxy)).transpose()?;
+        Ok(Self { https, none: NoProxy::parse(&none.unwrap_or_default()) })
+    }
+
+    /// The proxy through which `host` is reached at `port`, if any.
+    pub(crate) fn of(&self, host: &str, port: u16) -> Option<&Proxy> {
+        self.https.as_ref().filter(|_| !self.none.covers(host, port))
     }
 }
 
@@ -103,6 +136,19 @@ mod tests {
             assert!(matches!(refused, Err(ConfigError::ExtraCa(_))), "{wrong}");
         }
         assert!(Config::new(None, None).unwrap().extra_ca.is_empty());
+    }
+
+    #[test]
+    fn a_proxy_is_used_but_where_none_is_wanted() {
+        let text = |text: &str| Some(text.to_owned());
+        let proxies = Proxies::new(text("http://proxy.example:3128"), text("b.example")).unwrap();
+        let proxy = proxies.of("a.example", 443).unwrap();
+        assert_eq!(proxy.to_string(), "http://proxy.example:3128");
+        assert_eq!(proxies.of("b.example", 443), None);
+        assert_eq!(Proxies::default().of("a.example", 443), None);
+        let refused = Proxies::new(text("https://me:p4ss@proxy.example"), None).unwrap_err();
+        assert_eq!(refused, ConfigError::Proxy);
+        assert!(!refused.to_string().contains("p4ss"));
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub enum ServeError {
 /// [`ServeError`], before anything is served.
 pub async fn serve(args: ServeArgs, config: Config) -> Result<(), ServeError> {
     let mut signals = Signals::new(args.mode).map_err(ServeError::Signals)?;
-    let https = Https::new(&config.extra_ca).map_err(ServeError::ExtraCa)?;
+    let https = Https::new(&config.extra_ca, config.proxies).map_err(ServeError::ExtraCa)?;
     let args = Arc::new(args);
     let now: Now = Arc::new(SystemTime::now);
     let node = Node::new(Authority::from_static(LINK_LOCAL)).map_err(ServeError::ExtraCa)?;

@@ -17,15 +17,17 @@ use http::header::RETRY_AFTER;
 use http::uri::Authority;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector};
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 
-use crate::config::CONNECT_DEADLINE;
+use crate::config::Proxies;
 use crate::fault::Reply;
+use route::Route;
+
+mod route;
 
 /// The largest answer that is read. A token with many groups has some kilobytes.
 const LARGEST_ANSWER: usize = 256 * 1024;
@@ -44,29 +46,45 @@ pub(crate) trait Get: Send + Sync {
     async fn get(&self, path_and_query: &str) -> Result<Reply, String>;
 }
 
-/// HTTPS by rustls. Redirects are answers like others: they are never followed.
-pub(crate) struct Https(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+/// One kind of client for all, for the sidecar's size.
+type HttpsClient = Client<HttpsConnector<Route>, Full<Bytes>>;
+
+/// HTTPS by rustls, through the proxy where there is one. Redirects are answers like others: they
+/// are never followed.
+pub(crate) struct Https {
+    client: HttpsClient,
+    route: Route,
+}
 
 impl Https {
     /// Trusts the public authorities and `extra`.
-    pub(crate) fn new(extra: &[CertificateDer<'static>]) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(
+        extra: &[CertificateDer<'static>],
+        proxies: Proxies,
+    ) -> Result<Self, rustls::Error> {
         let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
         for certificate in extra {
             roots.add(certificate.clone())?;
         }
+        let route = Route::new(proxies);
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls(roots)?)
             .https_only()
             .enable_http1()
-            .wrap_connector(tcp());
-        Ok(Self(client(connector)))
+            .wrap_connector(route.clone());
+        Ok(Self { client: client(connector), route })
     }
 }
 
 #[async_trait]
 impl Post for Https {
     async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, String> {
-        receive(self.0.request(request)).await
+        let proxy = self.route.proxy_of(request.uri()).map(ToString::to_string);
+        let reply = receive(self.client.request(request)).await;
+        // Whose fault it is would not be seen otherwise.
+        reply.map_err(|why| {
+            proxy.map_or(why.clone(), |proxy| format!("by the proxy {proxy}: {why}"))
+        })
     }
 }
 
@@ -74,7 +92,7 @@ impl Post for Https {
 /// host is, its path is asked for there.
 pub(crate) struct Proxied {
     server: Authority,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpsClient,
 }
 
 impl Proxied {
@@ -98,7 +116,7 @@ impl Proxied {
             .https_only()
             .with_server_name_resolver(FixedServerNameResolver::new(name))
             .enable_http1()
-            .wrap_connector(tcp());
+            .wrap_connector(Route::new(Proxies::default()));
         Ok(Self { server, client: client(connector) })
     }
 }
@@ -118,8 +136,8 @@ impl Post for Proxied {
 /// asked for its own node's identities.
 pub(crate) struct Node {
     server: Authority,
-    // One kind of client is enough for the sidecar's size; this one speaks no TLS.
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    // This one speaks no TLS.
+    client: HttpsClient,
 }
 
 impl Node {
@@ -129,7 +147,7 @@ impl Node {
             .with_tls_config(tls(RootCertStore::empty())?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(tcp());
+            .wrap_connector(Route::new(Proxies::default()));
         Ok(Self { server, client: client(connector) })
     }
 }
@@ -154,16 +172,7 @@ fn tls(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
         .with_no_client_auth())
 }
 
-fn tcp() -> HttpConnector {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_connect_timeout(Some(CONNECT_DEADLINE));
-    tcp
-}
-
-fn client(
-    connector: HttpsConnector<HttpConnector>,
-) -> Client<HttpsConnector<HttpConnector>, Full<Bytes>> {
+fn client(connector: HttpsConnector<Route>) -> HttpsClient {
     // One request for each token, an hour apart: a connection that is kept is memory and, by then,
     // closed at the other end.
     Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector)
@@ -317,7 +326,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let request = http::Request::post(format!("http://{address}/")).body(Full::default());
-        let https = Https::new(&[]).unwrap();
+        let https = Https::new(&[], Proxies::default()).unwrap();
         let why = https.post(request.unwrap()).await.unwrap_err();
         assert!(why.contains("scheme"), "{why}");
     }

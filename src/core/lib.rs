@@ -27,6 +27,7 @@ pub mod missed;
 pub mod names;
 pub mod objects;
 pub mod pod;
+pub mod proxy;
 mod quantity;
 pub mod resolve;
 mod resources;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::authority;
 use crate::id::{is_domain_name, is_object_name, is_tenant};
 use crate::names::DEFAULT_PORT;
+use crate::proxy::Proxy;
 use crate::serve::{Mode, TokenProxy};
 
 /// The largest CA bundle that travels to a sidecar, in bytes. It stands in every pod, and a pod is
@@ -31,6 +32,10 @@ pub struct Settings {
     pub binding: Option<Binding>,
     /// PEM of CAs that sidecars trust beside the public ones.
     pub extra_ca: Option<String>,
+    /// URL of the HTTP proxy through which sidecars reach Entra ID, credentials included.
+    pub https_proxy: Option<String>,
+    /// Where sidecars ask no proxy.
+    pub no_proxy: Option<String>,
     /// Which bindings a pod may match.
     pub scope: Scope,
     /// Image of the sidecar.
@@ -239,6 +244,13 @@ pub const FLAGS: &[Flag] = &[
     ),
     flag("extra-ca", "IMDSLET_EXTRA_CA", "FILE", "PEM file of CAs that sidecars also trust"),
     flag(
+        "https-proxy",
+        "IMDSLET_HTTPS_PROXY",
+        "URL",
+        "HTTP proxy through which sidecars reach Entra ID; all of it stands in every pod",
+    ),
+    flag("no-proxy", "IMDSLET_NO_PROXY", "LIST", "Where sidecars use no proxy, as in NO_PROXY"),
+    flag(
         "scope",
         "IMDSLET_SCOPE",
         "SCOPE",
@@ -321,6 +333,8 @@ impl Settings {
             allow_managed: reader.switch("allow-managed"),
             binding: reader.binding(),
             extra_ca: reader.extra_ca(),
+            https_proxy: reader.https_proxy(),
+            no_proxy: reader.text("no-proxy").map(str::to_owned),
             scope: reader.word("scope").unwrap_or(Scope::Cluster),
             sidecar_image: reader.text("sidecar-image").unwrap_or(DEFAULT_IMAGE).to_owned(),
             sidecar_user: reader.user(),
@@ -443,6 +457,15 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    fn https_proxy(&mut self) -> Option<String> {
+        let text = self.text("https-proxy")?;
+        if Proxy::parse(text).is_none() {
+            // It may hold a password.
+            self.mistake("https-proxy", "(a URL)", "http://[USER[:PASSWORD]@]HOST[:PORT]");
+        }
+        Some(text.to_owned())
     }
 
     fn user(&mut self) -> Option<u32> {
@@ -604,6 +627,7 @@ mod tests {
             ("authority", "http://login.example"),
             ("allow-authority", "https://a.example,b.example"),
             ("extra-ca", "nothing"),
+            ("https-proxy", "socks5://me:p4ss@proxy.example"),
             ("sidecar-run-as-user", "0"),
             ("port", "80"),
             ("kubernetes-version", "new"),
@@ -628,6 +652,7 @@ mod tests {
                 "--binding-sni (IMDSLET_BINDING_SNI) is `a b`; it must be a DNS name",
                 "--binding-ca-config-map (IMDSLET_BINDING_CA_CONFIG_MAP) is `Root_CA`; it must be the name of a ConfigMap",
                 "--extra-ca (IMDSLET_EXTRA_CA) is `(a file)`; it must be a PEM file with certificates",
+                "--https-proxy (IMDSLET_HTTPS_PROXY) is `(a URL)`; it must be http://[USER[:PASSWORD]@]HOST[:PORT]",
                 "--sidecar-run-as-user (IMDSLET_SIDECAR_RUN_AS_USER) is `0`; it must be a uid from 1 to 2147483647, or none",
                 "--port (IMDSLET_PORT) is `80`; it must be a port from 1024 to 65535",
             ]

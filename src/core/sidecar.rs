@@ -118,6 +118,11 @@ impl Sidecar<'_> {
         if let Some(pem) = &self.settings.extra_ca {
             environment.push(json!({"name": EXTRA_CA_VARIABLE, "value": pem}));
         }
+        let proxies =
+            [("HTTPS_PROXY", &self.settings.https_proxy), ("NO_PROXY", &self.settings.no_proxy)];
+        for (name, value) in proxies {
+            environment.extend(value.iter().map(|value| json!({"name": name, "value": value})));
+        }
         Value::Array(environment)
     }
 

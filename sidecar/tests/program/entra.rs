@@ -12,7 +12,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// A running stand-in. It takes one connection after another, and asks the test for each answer.
 pub(crate) struct Entra {
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     pem: String,
     answers: Sender<String>,
     requests: Mutex<Receiver<(Option<String>, String)>>,

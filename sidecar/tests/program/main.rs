@@ -4,11 +4,13 @@
 
 mod entra;
 mod pod;
+mod proxy;
 
 use std::net::{TcpListener, TcpStream};
 
 use entra::Entra;
 use pod::{ASSERTION, HEADER, Pod, Sidecar, ask, bound, pid, program, waiting};
+use proxy::Proxy;
 use rustix::process::{Signal, kill_process};
 
 const VAULT: &str = "resource=https%3A%2F%2Fvault.azure.net";
@@ -105,6 +107,58 @@ fn refusals_and_redirects_are_told_and_not_followed() {
     entra.answer(429, "Retry-After: 17\r\n", "");
     let head = sidecar.raw("/msi/token?resource=throttled", "Metadata: true\r\n");
     assert!(head.starts_with("HTTP/1.1 429 ") && head.contains("retry-after: 17\r\n"), "{head}");
+}
+
+/// The proxy sees where it leads and no more, and the extra CA counts inside the tunnel.
+#[test]
+fn entra_id_is_reached_through_the_proxy_but_where_none_is_wanted() {
+    let entra = Entra::named("login.behind.example");
+    let proxy = Proxy::to(entra.address, 200);
+    let pod = Pod::new(&bound(&["web/db"]));
+    let settings = |proxy: &Proxy, no_proxy: &str| {
+        [
+            "--authority=https://login.behind.example".to_owned(),
+            format!("IMDSLET_EXTRA_CA={}", entra.pem()),
+            format!("https_proxy=http://me:p%40ssw0rd@{}/", proxy.address),
+            format!("NO_PROXY={no_proxy}"),
+        ]
+    };
+    let sidecar = Sidecar::start(&pod, &settings(&proxy, "behind.example:8443"));
+    let token = r#"{"token_type":"Bearer","expires_in":3600,"access_token":"h.t0ken.s"}"#;
+    entra.answer(200, "", token);
+    let (status, body) = sidecar.imds(VAULT);
+    assert_eq!((status, &body["access_token"]), (200, &"h.t0ken.s".into()), "{body}");
+    assert!(entra.asked().contains(&format!("client_assertion={ASSERTION}&")));
+    // printf %s me:p@ssw0rd | base64
+    assert_eq!(
+        proxy.asked(),
+        "CONNECT login.behind.example:443 HTTP/1.1\r\nHost: login.behind.example:443\r\n\
+         Proxy-Authorization: Basic bWU6cEBzc3cwcmQ=\r\n\r\n"
+    );
+
+    let refusing = Proxy::to(entra.address, 407);
+    let refused = Sidecar::start(&pod, &settings(&refusing, ""));
+    let (status, body) = refused.imds(VAULT);
+    assert_eq!(status, 503, "{body}");
+    let message = body["message"].as_str().unwrap();
+    assert!(message.contains(&format!("by the proxy http://{}: ", refusing.address)), "{message}");
+    assert!(message.contains("authorization required"), "{message}");
+    refusing.asked();
+
+    // The loopback is never asked for at a proxy.
+    let here = Entra::start();
+    let [authority, extra_ca] = here.settings();
+    let [_, _, https_proxy, _] = settings(&refusing, "");
+    let straight = Sidecar::start(&pod, &[authority, extra_ca, https_proxy]);
+    here.answer(200, "", token);
+    assert_eq!(straight.imds(VAULT).0, 200);
+
+    for sidecar in [sidecar, refused, straight] {
+        let log = sidecar.end(Signal::TERM);
+        for secret in ["ssw0rd", "bWU6", "t0ken", ASSERTION] {
+            assert!(!log.contains(secret), "{secret} is in the log: {log}");
+        }
+    }
 }
 
 /// AKS's token proxy gets the token request alone, with the token that is meant for it, under its
