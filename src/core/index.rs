@@ -22,15 +22,18 @@ pub enum Change {
 
 /// The objects that decisions read. Equal for any series of changes that ends in the same objects.
 ///
-/// A clone shares the objects, so that a new state can be published while the old one is read.
+/// A clone shares everything, so that a new state can be published while the old one is read. A
+/// change copies the map that it is in, once, and that copy shares the objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Index {
-    identities: BTreeMap<ObjectName, Arc<Result<AzureIdentity, FieldError>>>,
-    bindings: BTreeMap<ObjectName, Arc<AzureIdentityBinding>>,
-    by_selector: BTreeMap<String, BTreeSet<ObjectName>>,
-    exceptions: BTreeMap<ObjectName, Arc<AzurePodIdentityException>>,
-    namespaces: BTreeMap<String, Arc<NamespaceSettings>>,
-    limits: BTreeMap<ObjectName, Arc<LimitRange>>,
+    identities: Arc<BTreeMap<ObjectName, Arc<Result<AzureIdentity, FieldError>>>>,
+    bindings: Arc<BTreeMap<ObjectName, Arc<AzureIdentityBinding>>>,
+    /// One set, and not a set for each selector: most have one binding, and a set takes half a
+    /// kilobyte however few are in it.
+    by_selector: Arc<BTreeSet<(String, ObjectName)>>,
+    exceptions: Arc<BTreeMap<ObjectName, Arc<AzurePodIdentityException>>>,
+    namespaces: Arc<BTreeMap<String, Arc<NamespaceSettings>>>,
+    limits: Arc<BTreeMap<ObjectName, Arc<LimitRange>>>,
 }
 
 impl Index {
@@ -46,14 +49,15 @@ impl Index {
     /// Takes `objects` for all that there are of `kind`.
     pub fn replace(&mut self, kind: Kind, objects: Vec<Object>) {
         match kind {
-            Kind::AzureIdentity => self.identities.clear(),
+            // New maps, since clearing one that is shared would copy it first.
+            Kind::AzureIdentity => self.identities = Arc::default(),
             Kind::AzureIdentityBinding => {
-                self.bindings.clear();
-                self.by_selector.clear();
+                self.bindings = Arc::default();
+                self.by_selector = Arc::default();
             }
-            Kind::AzurePodIdentityException => self.exceptions.clear(),
-            Kind::Namespace => self.namespaces.clear(),
-            Kind::LimitRange => self.limits.clear(),
+            Kind::AzurePodIdentityException => self.exceptions = Arc::default(),
+            Kind::Namespace => self.namespaces = Arc::default(),
+            Kind::LimitRange => self.limits = Arc::default(),
         }
         for object in objects {
             self.insert(object);
@@ -105,27 +109,27 @@ impl Index {
     fn insert(&mut self, object: Object) {
         match object {
             Object::Identity(name, identity) => {
-                self.identities.insert(name, Arc::new(identity));
+                Arc::make_mut(&mut self.identities).insert(name, Arc::new(identity));
             }
             Object::Binding(name, binding) => {
                 self.remove(Kind::AzureIdentityBinding, &name);
                 if let Ok(binding) = binding {
-                    let names = self.by_selector.entry(binding.selector.clone()).or_default();
-                    names.insert(name.clone());
-                    self.bindings.insert(name, Arc::new(binding));
+                    let entry = (binding.selector.clone(), name.clone());
+                    Arc::make_mut(&mut self.by_selector).insert(entry);
+                    Arc::make_mut(&mut self.bindings).insert(name, Arc::new(binding));
                 }
             }
             Object::Exception(name, Ok(exception)) => {
-                self.exceptions.insert(name, Arc::new(exception));
+                Arc::make_mut(&mut self.exceptions).insert(name, Arc::new(exception));
             }
             Object::Exception(name, Err(_)) => {
-                self.exceptions.remove(&name);
+                Arc::make_mut(&mut self.exceptions).remove(&name);
             }
             Object::Namespace(name, settings) => {
-                self.namespaces.insert(name.name, Arc::new(settings));
+                Arc::make_mut(&mut self.namespaces).insert(name.name, Arc::new(settings));
             }
             Object::LimitRange(name, limits) => {
-                self.limits.insert(name, Arc::new(limits));
+                Arc::make_mut(&mut self.limits).insert(name, Arc::new(limits));
             }
         }
     }
@@ -133,25 +137,23 @@ impl Index {
     fn remove(&mut self, kind: Kind, name: &ObjectName) {
         match kind {
             Kind::AzureIdentity => {
-                self.identities.remove(name);
+                Arc::make_mut(&mut self.identities).remove(name);
             }
             Kind::AzureIdentityBinding => {
-                let Some(binding) = self.bindings.remove(name) else { return };
-                if let Some(names) = self.by_selector.get_mut(&binding.selector) {
-                    names.remove(name);
-                    if names.is_empty() {
-                        self.by_selector.remove(&binding.selector);
-                    }
-                }
+                // Looked for first: most of the time there is none, and nothing to copy for it.
+                let Some(binding) = self.bindings.get(name) else { return };
+                let entry = (binding.selector.clone(), name.clone());
+                Arc::make_mut(&mut self.by_selector).remove(&entry);
+                Arc::make_mut(&mut self.bindings).remove(name);
             }
             Kind::AzurePodIdentityException => {
-                self.exceptions.remove(name);
+                Arc::make_mut(&mut self.exceptions).remove(name);
             }
             Kind::Namespace => {
-                self.namespaces.remove(&name.name);
+                Arc::make_mut(&mut self.namespaces).remove(&name.name);
             }
             Kind::LimitRange => {
-                self.limits.remove(name);
+                Arc::make_mut(&mut self.limits).remove(name);
             }
         }
     }
@@ -162,11 +164,18 @@ impl Index {
         namespace: &str,
         selector: &str,
     ) -> impl Iterator<Item = (&ObjectName, &AzureIdentityBinding)> {
-        let names = self.by_selector.get(selector);
         let own = move |name: &&ObjectName| name.namespace == namespace;
-        let first = names.into_iter().flatten().filter(own);
-        let then = names.into_iter().flatten().filter(move |name| !own(name));
+        let first = self.selected(selector).filter(own);
+        let then = self.selected(selector).filter(move |name| !own(name));
         first.chain(then).filter_map(|name| Some((name, &**self.bindings.get(name)?)))
+    }
+
+    /// The names of the bindings with this selector: one run in the order of the set.
+    fn selected(&self, selector: &str) -> impl Iterator<Item = &ObjectName> {
+        self.by_selector
+            .range((selector.to_owned(), ObjectName::new("", ""))..)
+            .take_while(move |(other, _)| other == selector)
+            .map(|(_, name)| name)
     }
 
     pub(crate) fn identity(&self, name: &ObjectName) -> Option<&Result<AzureIdentity, FieldError>> {
@@ -255,6 +264,31 @@ mod tests {
         assert_eq!(found(&index, "web", "new"), ["web/a"]);
         index.apply(Change::Deleted(Kind::AzureIdentityBinding, ObjectName::new("web", "a")));
         assert_eq!(index, Index::default());
+    }
+
+    #[test]
+    fn a_selector_that_another_begins_with_is_another() {
+        let selectors = ["db", "db-2", "d", "db"];
+        let named = selectors.iter().enumerate();
+        let index: Index =
+            named.map(|(at, selector)| binding(&format!("web/{at}"), selector)).collect();
+        assert_eq!(found(&index, "web", "db"), ["web/0", "web/3"]);
+        assert_eq!(found(&index, "web", "d"), ["web/2"]);
+        assert!(found(&index, "web", "").is_empty());
+    }
+
+    #[test]
+    fn a_clone_shares_its_maps_until_one_of_them_changes_and_stays_as_it_was() {
+        let mut index: Index = ["web/a", "web/b"].iter().map(|name| binding(name, "db")).collect();
+        let published = index.clone();
+        assert!(Arc::ptr_eq(&published.bindings, &index.bindings));
+        index.apply(Change::Deleted(Kind::AzureIdentityBinding, ObjectName::new("web", "a")));
+        assert_eq!(found(&published, "web", "db"), ["web/a", "web/b"]);
+        assert_eq!(found(&index, "web", "db"), ["web/b"]);
+        assert!(Arc::ptr_eq(&published.identities, &index.identities));
+        index.replace(Kind::AzureIdentityBinding, Vec::new());
+        assert_eq!(index, Index::default());
+        assert_eq!(found(&published, "web", "db"), ["web/a", "web/b"]);
     }
 
     #[test]

@@ -169,8 +169,8 @@ pub async fn publish(mut events: mpsc::Receiver<Event>, outlet: Outlet) {
     let mut holding = Holding::default();
     let mut is_synced = false;
     while let Some(first) = events.recv().await {
-        // A clone of the index shares the objects but copies the maps, so it is made once for all
-        // that has arrived meanwhile.
+        // The first change after a snapshot copies the map that it is in, so one is published for
+        // all that has arrived meanwhile.
         // Not without end: a source that never pauses must not keep anybody from what is known.
         let mut next = Some(first);
         let mut room = BURST;
