@@ -50,7 +50,7 @@ impl Configured {
         Ask { verb, group: "admissionregistration.k8s.io", resource, name }
     }
 
-    /// The part of [`Readiness`].
+    /// The part of [`Readiness`](crate::readiness::Readiness).
     pub(super) fn part(self) -> &'static str {
         match self {
             Self::Mutating => CA_BUNDLE,
