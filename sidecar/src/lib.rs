@@ -20,6 +20,8 @@ pub mod certificate;
 mod claims;
 mod config;
 mod fault;
+#[doc(hidden)]
+pub mod fuzzing;
 mod listener;
 mod probe;
 mod query;

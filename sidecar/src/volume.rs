@@ -41,7 +41,7 @@ enum Generation {
 
 /// Why a file cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-enum Unusable {
+pub(crate) enum Unusable {
     #[error("{0}; look at the volume `imdslet`")]
     Read(String),
     #[error(
@@ -113,7 +113,7 @@ impl Volume {
     }
 }
 
-fn parse(text: &str) -> Result<PodIdentities, Unusable> {
+pub(crate) fn parse(text: &str) -> Result<PodIdentities, Unusable> {
     /// Read by itself first: a newer format may differ in everything else.
     #[derive(Deserialize)]
     struct Version {

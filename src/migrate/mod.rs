@@ -11,10 +11,9 @@ mod whole;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 
-use aws_lc_rs::digest;
 use imdslet_core::contract::Source;
+use imdslet_core::federation::credential_name;
 use imdslet_core::objects::{AzureIdentity, Credential, ObjectName};
 use imdslet_core::settings::Settings;
 use serde::Serialize;
@@ -179,7 +178,7 @@ fn credentials(
                     identity: Some(name.to_string()),
                     resource_id: identity.resource_id.clone(),
                     client_id: identity.client_id.clone(),
-                    name: Some(credential_name(account, &client_id, &issuer.0, &subject)),
+                    name: Some(credential_name(&issuer.0, &subject)),
                     issuer: issuer.0.clone(),
                     subject,
                     audiences: vec![settings.audience.clone()],
@@ -194,25 +193,6 @@ fn credentials(
     credentials
 }
 
-/// A name that stays the same from run to run, and that no other credential has, not even one of
-/// another cluster on the same identity: 3 to 120 letters, digits, `-` and `_`, as Azure demands.
-fn credential_name(account: &ObjectName, client_id: &str, issuer: &str, subject: &str) -> String {
-    let said = format!("imdslet-{}-{}", account.namespace, account.name);
-    // Names of Kubernetes have dots too. What two of them become alike the hash tells apart.
-    let mut name: String = said
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .take(120 - "-01234567".len())
-        .collect();
-    let hash =
-        digest::digest(&digest::SHA256, format!("{client_id} {issuer} {subject}").as_bytes());
-    name.push('-');
-    for byte in hash.as_ref().iter().take(4) {
-        write!(name, "{byte:02x}").ok();
-    }
-    name
-}
-
 fn source(identity: &AzureIdentity) -> Source {
     match &identity.credential {
         Credential::Managed(source) => *source,
@@ -220,6 +200,3 @@ fn source(identity: &AzureIdentity) -> Source {
         Credential::Certificate(_) => Source::Certificate,
     }
 }
-
-#[cfg(test)]
-mod tests;

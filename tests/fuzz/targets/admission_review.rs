@@ -38,9 +38,9 @@ static CLUSTER: LazyLock<(Index, Settings)> = LazyLock::new(|| {
         binding("plain", "db"),
         binding("secret", "sp"),
     ];
-    let objects = objects.iter().map(|object| {
-        Object::read(object, "web").expect("an object").expect("one that is read")
-    });
+    let objects = objects
+        .iter()
+        .map(|object| Object::read(object, "web").expect("an object").expect("one that is read"));
     let given: Given = [("tenant-id", vec!["contoso.example".to_owned()])].into();
     (objects.collect(), Settings::read(&given).expect("settings"))
 });
