@@ -102,8 +102,8 @@ impl From<request::Refusal> for Problem {
             | R::Forwarded(_)
             | R::WrongHeader(_)
             | R::UncheckedHeader(_)
-            | R::StateElsewhere => StatusCode::FORBIDDEN,
-            R::NotHere => StatusCode::NOT_FOUND,
+            | R::LoopbackOnly(_) => StatusCode::FORBIDDEN,
+            R::NotHere | R::OnlyMetrics => StatusCode::NOT_FOUND,
             R::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             R::FormTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             R::FormLate => StatusCode::REQUEST_TIMEOUT,
@@ -224,12 +224,21 @@ pub(crate) fn info(tenant_id: &str) -> Response {
 /// An answer with `body` as JSON.
 pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     // Strings and numbers always serialise; an empty body is what is left if that ever changes.
-    let body = Bytes::from(serde_json::to_vec(body).unwrap_or_default());
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    whole(status, "application/json; charset=utf-8", body.into())
+}
+
+/// The answer that tells what was counted, in Prometheus' text format.
+pub(crate) fn metrics(text: String) -> Response {
+    whole(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
+}
+
+fn whole(status: StatusCode, content_type: &'static str, body: Bytes) -> Response {
     let length = HeaderValue::from(body.len());
     let mut answer = Response::new(Body::from(body));
     *answer.status_mut() = status;
     let headers: [(HeaderName, HeaderValue); 3] = [
-        (CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8")),
+        (CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (CONTENT_LENGTH, length),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];

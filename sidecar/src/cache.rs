@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::audit::{Given, Summary};
 use crate::fault::Fault;
+use crate::metrics::{Fetched, Fetches, Outcome as End};
 use crate::resource::Resource;
 use crate::schedule::{epoch, pause};
 use crate::source::{Fetch, Now, Token};
@@ -64,6 +65,7 @@ struct Book {
     given_dropped: u64,
     /// Counts fetches, so that one that was overtaken by a change of identities is recognised.
     flights: u64,
+    fetches: Fetches,
 }
 
 /// What a token is for. All of an identity that Entra ID's answer depends on is part of it, so
@@ -301,6 +303,16 @@ impl Cache {
         held
     }
 
+    /// Writes the series of the fetches, and of the tokens that are held, to `text`.
+    pub(crate) fn write_metrics(&self, text: &mut String) {
+        let now = (self.0.now)();
+        let book = self.book();
+        let lives = book.entries.iter().filter_map(|(key, entry)| {
+            Some((key.identity.name.as_str(), entry.valid(now)?.schedule.remaining(now)))
+        });
+        book.fetches.write(text, lives);
+    }
+
     /// One look at the entry. Starts a fetch where one is due and none is on its way.
     fn look(
         &self,
@@ -394,7 +406,10 @@ impl Cache {
                 "token not fetched"
             ),
         }
-        let outcome = self.book().settle(key, number, token.map_err(Arc::new), now);
+        let mut book = self.book();
+        book.count(key, &token, duration);
+        let outcome = book.settle(key, number, token.map_err(Arc::new), now);
+        drop(book);
         self.0.changed.notify_one();
         outcome
     }
@@ -453,6 +468,17 @@ impl Book {
             self.given_dropped += entry.given;
         }
         Ok(())
+    }
+
+    /// Counts what a fetch brought, also where its entry is gone.
+    fn count(&mut self, key: &Key, token: &Result<Arc<Token>, Fault>, took: Duration) {
+        let (outcome, reason) = match token {
+            Ok(_) => (End::Ok, ""),
+            Err(fault) => (End::of(fault.status()), fault.reason()),
+        };
+        let is_refresh = self.entries.get(key).is_some_and(|entry| entry.token.is_some());
+        let fetched = Fetched { outcome, reason, took, is_refresh };
+        self.fetches.count(&key.identity.name, &fetched);
     }
 
     /// Enters what the fetch `number` brought, unless the entry is not its own any more.

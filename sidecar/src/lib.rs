@@ -4,7 +4,8 @@
 //! pod's loopback, with tokens that it fetches from Entra ID for the identities that the webhook
 //! wrote into the pod's annotation. It links no Kubernetes client.
 //!
-//! What decides is pure: [`schedule`], [`certificate`], and inside `request`, `selection`, `fault`, `answer`. What
+//! What decides is pure: [`schedule`], [`certificate`], and inside `request`, `selection`, `fault`, `answer`,
+//! `metrics`. What
 //! waits is at the edge: `volume` reads the projected files, `sources` ask Entra ID, `cache` has one
 //! fetch in flight for each token, `listener` accepts connections, `address` prepares the pod's
 //! loopback for link-local mode.
@@ -23,6 +24,7 @@ mod fault;
 #[doc(hidden)]
 pub mod fuzzing;
 mod listener;
+mod metrics;
 mod probe;
 mod query;
 mod request;

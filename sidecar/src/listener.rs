@@ -21,7 +21,11 @@ const LINK_LOCAL: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
 
 /// Connections that are served at a time, over all sockets. Others wait in the kernel's backlog.
-const CONNECTIONS: usize = 256;
+pub(crate) const CONNECTIONS: usize = 256;
+
+/// The same at the port of the metrics. Places of its own, and few: whoever reaches that port must
+/// not be able to take the pod's, nor its memory.
+pub(crate) const SCRAPES: usize = 8;
 
 /// The largest head of a request. An Azure resource id has a few hundred bytes.
 const LARGEST_HEAD: usize = 16 * 1024;
@@ -65,14 +69,28 @@ pub(crate) async fn bind(
     Ok(listeners)
 }
 
+/// Binds all addresses of the pod to `port`: both families where the pod has IPv6, else IPv4 alone.
+///
+/// # Errors
+///
+/// The address that cannot be bound, and why.
+pub(crate) async fn bind_all(port: u16) -> Result<TcpListener, (SocketAddr, io::Error)> {
+    match bind_one((Ipv6Addr::UNSPECIFIED, port).into()).await {
+        Err((_, error)) if error.kind() != io::ErrorKind::AddrInUse => {
+            bind_one((Ipv4Addr::UNSPECIFIED, port).into()).await
+        }
+        bound => bound,
+    }
+}
+
 async fn bind_one(address: SocketAddr) -> Result<TcpListener, (SocketAddr, io::Error)> {
     TcpListener::bind(address).await.map_err(|error| (address, error))
 }
 
 impl Service {
-    /// Serves `router` until `stop`.
-    pub(crate) fn new(router: Router, stop: CancellationToken) -> Self {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+    /// Serves `router` until `stop`, to so many connections at a time.
+    pub(crate) fn new(router: Router, stop: CancellationToken, connections: usize) -> Self {
+        let places = Arc::new(Semaphore::new(connections));
         Self { router, stop, connections: TaskTracker::new(), places }
     }
 
@@ -148,7 +166,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", get(|| async { "answer" }));
-        let service = Service::new(router, CancellationToken::new());
+        let service = Service::new(router, CancellationToken::new(), CONNECTIONS);
         // It ends when the set is dropped.
         let mut accepting = tokio::task::JoinSet::new();
         accepting.spawn(service.accept(listener));

@@ -13,7 +13,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 const USAGE: &str = "usage: imdslet-sidecar serve --dir=DIR --port=N --authority=URL \
                      --mode=native|container [--link-local] [--secrets-dir=DIR] \
-                     [--authority-for=NS/NAME=URL]… [--binding-proxy=URL [--binding-sni=NAME]] | \
+                     [--authority-for=NS/NAME=URL]… [--binding-proxy=URL [--binding-sni=NAME]] \
+                     [--metrics-port=N] | \
                      imdslet-sidecar probe --port=N | imdslet-sidecar address";
 
 /// The answer is no.

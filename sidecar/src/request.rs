@@ -16,6 +16,14 @@ pub(crate) const LARGEST_FORM: usize = 16 * 1024;
 /// The path that tells what the sidecar holds.
 const STATE_PATH: &str = "/state";
 
+/// The path that tells what the sidecar has counted.
+const METRICS_PATH: &str = "/metrics";
+
+/// The headers of App Service and what they say. 2019 first: clients send `Metadata: true` beside
+/// it, or not.
+const APP_SERVICE_HEADERS: [(&str, Protocol); 2] =
+    [("X-IDENTITY-HEADER", Protocol::AppService2019), ("secret", Protocol::AppService2017)];
+
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
@@ -23,6 +31,7 @@ pub(crate) enum Ask {
     /// The tenant of an identity.
     Info(Selector),
     State,
+    Metrics,
 }
 
 /// A token that a client asks for.
@@ -43,6 +52,52 @@ pub(crate) enum Protocol {
     AppService2019,
     /// App Service, api-version 2017-09-01.
     AppService2017,
+}
+
+/// The way by which a request came, served or not, as it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Route {
+    Imds,
+    AppService2019,
+    AppService2017,
+    CloudShell,
+    Info,
+    State,
+    Metrics,
+    Other,
+}
+
+impl Route {
+    /// The route of `request`: its path, and for a token the protocol that its headers claim.
+    pub(crate) fn of(request: &Parts) -> Self {
+        let claims = |(name, _): &(&str, _)| request.headers.contains_key(*name);
+        match Place::of(request.uri.path()) {
+            Some(Place::Token) => match APP_SERVICE_HEADERS.into_iter().find(claims) {
+                Some((_, Protocol::AppService2019)) => Self::AppService2019,
+                Some((_, Protocol::AppService2017)) => Self::AppService2017,
+                _ if request.method == Method::POST => Self::CloudShell,
+                _ => Self::Imds,
+            },
+            Some(Place::Info) => Self::Info,
+            Some(Place::State) => Self::State,
+            Some(Place::Metrics) => Self::Metrics,
+            None => Self::Other,
+        }
+    }
+
+    /// Stable name for metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Imds => "imds",
+            Self::AppService2019 => "app-service-2019",
+            Self::AppService2017 => "app-service-2017",
+            Self::CloudShell => "cloud-shell",
+            Self::Info => "info",
+            Self::State => "state",
+            Self::Metrics => "metrics",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// Which identity a client means. What is given must all be of the same one.
@@ -104,8 +159,13 @@ pub(crate) enum Refusal {
     NoResource,
     #[error("{0}")]
     Resource(BadResource),
-    #[error("{STATE_PATH} is served on the loopback addresses only; ask 127.0.0.1")]
-    StateElsewhere,
+    #[error("{0} is served on the loopback addresses only; ask 127.0.0.1")]
+    LoopbackOnly(&'static str),
+    #[error(
+        "nothing but {METRICS_PATH} is served at this port; tokens are given on the pod's loopback \
+         alone"
+    )]
+    OnlyMetrics,
 }
 
 impl Refusal {
@@ -125,7 +185,8 @@ impl Refusal {
             Self::Query(_) => "BadQuery",
             Self::NoResource => "NoResource",
             Self::Resource(_) => "BadResource",
-            Self::StateElsewhere => "StateElsewhere",
+            Self::LoopbackOnly(_) => "LoopbackOnly",
+            Self::OnlyMetrics => "OnlyMetrics",
         }
     }
 }
@@ -136,6 +197,7 @@ enum Place {
     Token,
     Info,
     State,
+    Metrics,
 }
 
 impl Place {
@@ -153,6 +215,7 @@ impl Place {
             }
             Some("msi") => segments.eq(["token"]).then_some(Self::Token),
             Some("state") => segments.next().is_none().then_some(Self::State),
+            Some("metrics") => segments.next().is_none().then_some(Self::Metrics),
             _ => None,
         }
     }
@@ -161,7 +224,7 @@ impl Place {
     fn methods(self) -> &'static str {
         match self {
             Self::Token => "GET, POST",
-            Self::Info | Self::State => "GET",
+            Self::Info | Self::State | Self::Metrics => "GET",
         }
     }
 }
@@ -179,8 +242,12 @@ pub(crate) fn decide(request: &Parts, form: &str, header: Option<&Secret>) -> Re
     if !is_served {
         return Err(Refusal::Method(place.methods()));
     }
-    if matches!(place, Place::State) {
-        return if local { Ok(Ask::State) } else { Err(Refusal::StateElsewhere) };
+    match place {
+        Place::State if local => return Ok(Ask::State),
+        Place::State => return Err(Refusal::LoopbackOnly(STATE_PATH)),
+        Place::Metrics if local => return Ok(Ask::Metrics),
+        Place::Metrics => return Err(Refusal::LoopbackOnly(METRICS_PATH)),
+        Place::Token | Place::Info => {}
     }
     let protocol = protocol(&request.headers, header)?;
     let query = request.uri.query().unwrap_or_default();
@@ -201,6 +268,16 @@ pub(crate) fn decide(request: &Parts, form: &str, header: Option<&Secret>) -> Re
     let resource = Resource::parse(resource).map_err(Refusal::Resource)?;
     let want = if query.bypass_cache { Want::Anew } else { Want::Any };
     Ok(Ask::Token(TokenRequest { protocol, resource, selector, want }))
+}
+
+/// Decides whether `request`, which came to the port of the metrics, asks for them. Whatever host
+/// it names: there is nothing to steal by a false one.
+pub(crate) fn decide_scrape(request: &Parts) -> Result<(), Refusal> {
+    match (Place::of(request.uri.path()), &request.method) {
+        (Some(Place::Metrics), &Method::GET) => Ok(()),
+        (Some(Place::Metrics), _) => Err(Refusal::Method(Place::Metrics.methods())),
+        _ => Err(Refusal::OnlyMetrics),
+    }
 }
 
 /// Lets through what a program in the pod would send; says whether it named a loopback address.
@@ -248,12 +325,9 @@ fn is_local(host: &str) -> Result<bool, Refusal> {
     }
 }
 
-/// The headers alone decide, since both paths are one handler. 2019 first: clients send
-/// `Metadata: true` beside it, or not.
+/// The headers alone decide, since both paths are one handler.
 fn protocol(headers: &HeaderMap, expected: Option<&Secret>) -> Result<Protocol, Refusal> {
-    for (name, protocol) in
-        [("X-IDENTITY-HEADER", Protocol::AppService2019), ("secret", Protocol::AppService2017)]
-    {
+    for (name, protocol) in APP_SERVICE_HEADERS {
         if let Some(value) = headers.get(name) {
             let expected = expected.ok_or(Refusal::UncheckedHeader(name))?;
             return if expected.matches(value.as_bytes()) {

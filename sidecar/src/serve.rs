@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use http::uri::Authority;
 use imdslet_core::names::{ADDRESS_CONTAINER, LINK_LOCAL};
 use imdslet_core::serve::{Mode, ServeArgs};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -15,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::config::{Config, GRACE};
-use crate::listener::{Service, bind};
-use crate::server::{Endpoint, router};
+use crate::listener::{CONNECTIONS, SCRAPES, Service, bind, bind_all};
+use crate::server::{Endpoint, metrics_router, router};
 use crate::source::Now;
 use crate::sources::Sources;
 use crate::transport::{Https, Node};
@@ -84,13 +85,17 @@ pub async fn serve(args: ServeArgs, config: Config) -> Result<(), ServeError> {
         }
     })?;
     let stop = CancellationToken::new();
-    let service = Service::new(router(endpoint), stop.clone());
+    let service = Service::new(router(endpoint.clone()), stop.clone(), CONNECTIONS);
+    let scrapes = Service::new(metrics_router(endpoint), stop.clone(), SCRAPES);
     let mut accepting = JoinSet::new();
     for listener in listeners {
         if let Ok(addr) = listener.local_addr() {
             tracing::info!(%addr, "listening");
         }
         accepting.spawn(service.clone().accept(listener));
+    }
+    if let Some(listener) = bind_metrics(args.metrics_port).await {
+        accepting.spawn(scrapes.clone().accept(listener));
     }
 
     // Cancel-safe: a signal that arrives meanwhile is kept, and the other arms never end.
@@ -104,10 +109,31 @@ pub async fn serve(args: ServeArgs, config: Config) -> Result<(), ServeError> {
     let drained = timeout(GRACE, async {
         while accepting.join_next().await.is_some() {}
         service.drain().await;
+        scrapes.drain().await;
     });
     let complete = drained.await.is_ok();
     tracing::info!(complete, "ended");
     Ok(())
+}
+
+/// The socket of the metrics, where one is asked for and can be had. A pod without metrics is
+/// better than one without tokens.
+async fn bind_metrics(port: Option<u16>) -> Option<TcpListener> {
+    match bind_all(port?).await {
+        Ok(listener) => {
+            if let Ok(addr) = listener.local_addr() {
+                tracing::info!(%addr, "listening for scrapes");
+            }
+            Some(listener)
+        }
+        Err((addr, error)) => {
+            tracing::error!(
+                %addr, %error, reason = "NoMetricsPort",
+                "cannot serve metrics; --sidecar-metrics-port sets another port"
+            );
+            None
+        }
+    }
 }
 
 /// What tells the sidecar to end.

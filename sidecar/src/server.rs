@@ -1,7 +1,7 @@
 //! The router: each request is decided, answered, and told of where it is refused.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -18,8 +18,11 @@ use tokio::time::{Instant, timeout};
 use crate::answer::{self, Problem};
 use crate::cache::{Cache, Missing, Want};
 use crate::config::FORM_DEADLINE;
+use crate::metrics::{Outcome, Requests};
 use crate::query::BadQuery;
-use crate::request::{Ask, LARGEST_FORM, Refusal, Selector, TokenRequest, decide};
+use crate::request::{
+    Ask, LARGEST_FORM, Refusal, Route, Selector, TokenRequest, decide, decide_scrape,
+};
 use crate::secret::Secret;
 use crate::selection::{allow, candidates, select};
 use crate::source::Now;
@@ -43,11 +46,17 @@ struct Inner {
     now: Now,
     /// When a refusal of each reason was logged last.
     told: Mutex<HashMap<&'static str, Instant>>,
+    requests: Mutex<Requests>,
 }
 
 /// The service of `endpoint`. One handler for every path, since headers decide what a path means.
 pub(crate) fn router(endpoint: Endpoint) -> Router {
     Router::new().fallback(handle).with_state(endpoint)
+}
+
+/// The service of `endpoint` at the port of the metrics, which the whole cluster reaches.
+pub(crate) fn metrics_router(endpoint: Endpoint) -> Router {
+    Router::new().fallback(handle_scrape).with_state(endpoint)
 }
 
 async fn handle(Shared(endpoint): Shared<Endpoint>, request: Request) -> Response {
@@ -56,13 +65,13 @@ async fn handle(Shared(endpoint): Shared<Endpoint>, request: Request) -> Respons
         Ok(form) => endpoint.answer(&head, &form).await,
         Err(refusal) => Err(refusal.into()),
     };
-    match answered {
-        Ok(answer) => answer,
-        Err(problem) => {
-            endpoint.tell(&problem);
-            problem.answer()
-        }
-    }
+    endpoint.finish(Route::of(&head), answered)
+}
+
+async fn handle_scrape(Shared(endpoint): Shared<Endpoint>, request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    let answered = decide_scrape(&head).map(|()| endpoint.metrics()).map_err(Problem::from);
+    endpoint.finish(Route::of(&head), answered)
 }
 
 /// The form of a POST. The body of any other request is not read: none is needed, and so none can
@@ -83,7 +92,8 @@ async fn form(head: &Parts, body: Body) -> Result<String, Refusal> {
 
 impl Endpoint {
     pub(crate) fn new(volume: Volume, cache: Cache, header: Option<Secret>, now: Now) -> Self {
-        Self(Arc::new(Inner { volume, cache, header, now, told: Mutex::default() }))
+        let (told, requests) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { volume, cache, header, now, told, requests }))
     }
 
     /// The pod's identities as they are now. Tokens of those that are gone are dropped first.
@@ -103,6 +113,7 @@ impl Endpoint {
                 Ok(answer::info(&identity.tenant_id))
             }
             Ask::State => Ok(answer::json(StatusCode::OK, &State::of(&self.view(), &self.0.cache))),
+            Ask::Metrics => Ok(self.metrics()),
             Ask::Token(request) => match self.token(&request).await {
                 // Once: the identities changed while it waited, and they decide anew.
                 Err(Waited::Dropped) => self.token(&request).await,
@@ -113,6 +124,32 @@ impl Endpoint {
                 Waited::Problem(problem) => problem,
             }),
         }
+    }
+
+    /// What was counted so far.
+    fn metrics(&self) -> Response {
+        self.view();
+        let mut text = String::new();
+        self.requests().write(&mut text);
+        self.0.cache.write_metrics(&mut text);
+        answer::metrics(text)
+    }
+
+    /// Counts what became of a request, and tells it where it is refused.
+    fn finish(&self, route: Route, answered: Result<Response, Problem>) -> Response {
+        let (status, reason) = match &answered {
+            Ok(answer) => (answer.status(), ""),
+            Err(problem) => (problem.status, problem.reason),
+        };
+        self.requests().count(route, Outcome::of(status), reason);
+        answered.unwrap_or_else(|problem| {
+            self.tell(&problem);
+            problem.answer()
+        })
+    }
+
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.0.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The identity of `view` that `selector` means.

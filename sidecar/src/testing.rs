@@ -51,6 +51,7 @@ pub(crate) fn serve_args() -> ServeArgs {
         secrets_dir: None,
         authority_for: Vec::new(),
         binding: None,
+        metrics_port: None,
     }
 }
 

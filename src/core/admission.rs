@@ -274,8 +274,7 @@ fn keep_what_fits(
 
 fn report_conflicts(pod: &PodView<'_>, choices: &Choices, warnings: &mut Vec<Warning>) {
     for (_, _, container) in pod.foreign() {
-        let port = u32::from(choices.port);
-        if container.ports.iter().flatten().any(|own| own.container_port == Some(port)) {
+        if container.declares(choices.port) {
             let container = container.name.to_string();
             warnings.push(Warning::PortTaken { container, port: choices.port });
         }

@@ -112,12 +112,33 @@ impl Injection<'_> {
         self.identities.is_empty()
     }
 
+    /// Where the sidecar serves its metrics. Nowhere where the pod has that port already: as a
+    /// native sidecar it would take it before the pod's own containers start.
+    fn metrics_port(&self, warnings: &mut Vec<Warning>) -> Option<u16> {
+        let port = self.settings.sidecar_metrics_port?;
+        let mut foreign = self.pod.foreign().map(|(_, _, container)| container);
+        let holder = if port == self.choices.port {
+            Some("the token endpoint (imdslet.dev/port)".to_owned())
+        } else {
+            let declares = |container: &&Container<'_>| container.declares(port);
+            foreign.find(declares).map(|container| format!("container `{}`", container.name))
+        };
+        match holder {
+            None => Some(port),
+            Some(holder) => {
+                warnings.push(Warning::MetricsPortTaken { holder, port });
+                None
+            }
+        }
+    }
+
     fn add_sidecar(&self, edits: &mut Edits, warnings: &mut Vec<Warning>) {
         let sidecar = Sidecar {
             settings: self.settings,
             choices: self.choices,
             identities: self.identities,
             resources: self.resources.clone(),
+            metrics_port: self.metrics_port(warnings),
             hold: self.hold(),
         };
         let mut init = Vec::new();

@@ -57,6 +57,9 @@ pub const DEFAULT_PORT: u16 = 2579;
 /// The path of `IDENTITY_ENDPOINT` and `MSI_ENDPOINT`.
 pub const APP_SERVICE_PATH: &str = "/msi/token";
 
+/// The name of the sidecar's metrics port: at most 15 characters, as Kubernetes has it.
+pub const METRICS_PORT: &str = "imdslet-metrics";
+
 /// The path of Azure's Instance Metadata Service for tokens.
 pub const IMDS_PATH: &str = "/metadata/identity/oauth2/token";
 

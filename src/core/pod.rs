@@ -347,6 +347,12 @@ impl<'a> PodView<'a> {
 }
 
 impl Container<'_> {
+    /// Whether the container says that it listens on `port`.
+    pub(crate) fn declares(&self, port: u16) -> bool {
+        let mut own = self.ports.iter().flatten();
+        own.any(|own| own.container_port == Some(port.into()))
+    }
+
     /// Whether the container is a sidecar that we injected.
     pub(crate) fn is_ours(&self) -> bool {
         *self.name == *SIDECAR

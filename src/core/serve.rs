@@ -25,6 +25,8 @@ pub struct ServeArgs {
     pub authority_for: Vec<(String, String)>,
     /// The token proxy of AKS identity bindings.
     pub binding: Option<TokenProxy>,
+    /// Port on all addresses where `/metrics` alone is served; 0 lets the system choose.
+    pub metrics_port: Option<u16>,
 }
 
 /// The token proxy of AKS identity bindings: it stands in for Entra ID inside the cluster.
@@ -63,7 +65,7 @@ pub enum ArgsError {
     /// An argument that `serve` does not have.
     #[error(
         "unknown argument `{0}`; serve takes --dir, --port, --authority, --mode, --link-local, \
-         --secrets-dir, --authority-for, --binding-proxy and --binding-sni"
+         --secrets-dir, --authority-for, --binding-proxy, --binding-sni and --metrics-port"
     )]
     Unknown(String),
     /// An argument that must be given.
@@ -105,6 +107,7 @@ impl ServeArgs {
             args.push(format!("--binding-proxy={url}"));
             args.extend(sni.iter().map(|name| format!("--binding-sni={name}")));
         }
+        args.extend(self.metrics_port.map(|port| format!("--metrics-port={port}")));
         args
     }
 
@@ -116,18 +119,21 @@ impl ServeArgs {
     pub fn parse<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Result<Self, ArgsError> {
         let (mut dir, mut port, mut authority, mut mode) = (None, None, None, None);
         let (mut link_local, mut secrets_dir, mut authority_for) = (false, None, Vec::new());
-        let (mut proxy, mut sni) = (None, None);
+        let (mut proxy, mut sni, mut metrics_port) = (None, None, None);
         for arg in args {
             let arg = arg.as_ref();
             match arg.split_once('=') {
                 Some(("--dir", value)) => dir = Some(PathBuf::from(value)),
-                Some(("--port", value)) => port = Some(parse_port(value)?),
+                Some(("--port", value)) => port = Some(parse_port("--port", value)?),
                 Some(("--authority", value)) => authority = Some(https("--authority", value)?),
                 Some(("--mode", value)) => mode = Some(parse_mode(value)?),
                 Some(("--secrets-dir", value)) => secrets_dir = Some(PathBuf::from(value)),
                 Some(("--authority-for", value)) => authority_for.push(parse_pair(value)?),
                 Some(("--binding-proxy", value)) => proxy = Some(https("--binding-proxy", value)?),
                 Some(("--binding-sni", value)) => sni = Some(dns_name("--binding-sni", value)?),
+                Some(("--metrics-port", value)) => {
+                    metrics_port = Some(parse_port("--metrics-port", value)?);
+                }
                 None if arg == "--link-local" => link_local = true,
                 _ => return Err(ArgsError::Unknown(arg.to_owned())),
             }
@@ -145,6 +151,7 @@ impl ServeArgs {
                 (None, None) => None,
                 (None, Some(_)) => return Err(ArgsError::Missing("--binding-proxy")),
             },
+            metrics_port,
         })
     }
 
@@ -164,9 +171,9 @@ pub fn secrets_dir() -> PathBuf {
     PathBuf::from(SECRETS_DIR)
 }
 
-fn parse_port(value: &str) -> Result<u16, ArgsError> {
+fn parse_port(argument: &'static str, value: &str) -> Result<u16, ArgsError> {
     value.parse().map_err(|_| ArgsError::Value {
-        argument: "--port",
+        argument,
         value: value.to_owned(),
         expected: "a number from 0 to 65535",
     })
@@ -223,6 +230,7 @@ mod tests {
             secrets_dir: None,
             authority_for: Vec::new(),
             binding: None,
+            metrics_port: None,
         }
     }
 
@@ -238,6 +246,7 @@ mod tests {
                 url: "https://kubernetes.default.svc".to_owned(),
                 sni: Some("1a2b.ests.aks".to_owned()),
             }),
+            metrics_port: Some(9579),
             ..args()
         };
         let written = args.to_args();
@@ -254,6 +263,10 @@ mod tests {
                 vec!["--authority=http://login.example"],
                 "`--authority` is `http://login.example`; it must be an https URL of scheme, host \
                  and port alone",
+            ),
+            (
+                vec!["--metrics-port=all"],
+                "`--metrics-port` is `all`; it must be a number from 0 to 65535",
             ),
             (vec!["--mode=both"], "`--mode` is `both`; it must be `native` or `container`"),
             (

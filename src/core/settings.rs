@@ -42,6 +42,8 @@ pub struct Settings {
     pub sidecar_image: String,
     /// The sidecar's uid and gid; `None` leaves them to the platform.
     pub sidecar_user: Option<u32>,
+    /// Where sidecars serve their metrics to the cluster; `None`: nowhere.
+    pub sidecar_metrics_port: Option<u16>,
     /// How tokens are asked for, where pod and namespace say nothing.
     pub endpoint: Endpoint,
     /// What becomes of unbound pods, where pod and namespace say nothing.
@@ -264,6 +266,12 @@ pub const FLAGS: &[Flag] = &[
         "Uid and gid of the sidecar, or none to leave them to the platform [default: 2579]",
     ),
     flag(
+        "sidecar-metrics-port",
+        "IMDSLET_SIDECAR_METRICS_PORT",
+        "PORT",
+        "Port of each sidecar's /metrics on all addresses of its pod [default: none]",
+    ),
+    flag(
         "endpoint",
         "IMDSLET_ENDPOINT",
         "ENDPOINT",
@@ -338,11 +346,16 @@ impl Settings {
             scope: reader.word("scope").unwrap_or(Scope::Cluster),
             sidecar_image: reader.text("sidecar-image").unwrap_or(DEFAULT_IMAGE).to_owned(),
             sidecar_user: reader.user(),
+            sidecar_metrics_port: reader.port("sidecar-metrics-port"),
             endpoint: reader.word("endpoint").unwrap_or(Endpoint::Env),
             when_unbound: reader.word("when-unbound").unwrap_or(WhenUnbound::Wait),
             sidecar: reader.word("sidecar").unwrap_or(default_mode),
-            port: reader.port().unwrap_or(DEFAULT_PORT),
+            port: reader.port("port").unwrap_or(DEFAULT_PORT),
         };
+        if settings.sidecar_metrics_port == Some(settings.port) {
+            let port = settings.port.to_string();
+            reader.mistake("sidecar-metrics-port", &port, "another port than --port");
+        }
         if reader.mistakes.is_empty() { Ok(settings) } else { Err(reader.mistakes) }
     }
 }
@@ -487,11 +500,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn port(&mut self) -> Option<u16> {
-        let text = self.text("port")?;
+    fn port(&mut self, flag: &'static str) -> Option<u16> {
+        let text = self.text(flag)?;
         let port = parse_port(text);
         if port.is_none() {
-            self.mistake("port", text, PORT_RANGE);
+            self.mistake(flag, text, PORT_RANGE);
         }
         port
     }
@@ -551,7 +564,7 @@ fn certificates(pem: &str) -> Result<String, String> {
 
 const HTTPS_URL: &str = "an https URL of scheme, host and port alone";
 
-/// The ports that a token endpoint may have, in words.
+/// The ports that a sidecar may listen on, in words.
 pub(crate) const PORT_RANGE: &str = "a port from 1024 to 65535";
 
 /// Reads a port that a process without privileges may listen on.
@@ -579,7 +592,21 @@ mod tests {
         assert_eq!(settings.tenant_id, None);
         assert_eq!(settings.sidecar, Mode::Native);
         assert_eq!(settings.sidecar_user, Some(2579));
-        assert_eq!(settings.port, 2579);
+        assert_eq!((settings.port, settings.sidecar_metrics_port), (2579, None));
+    }
+
+    #[test]
+    fn metrics_have_a_port_of_their_own() {
+        let port =
+            |flag, value| read(&[(flag, value)]).map(|settings| settings.sidecar_metrics_port);
+        assert_eq!(port("sidecar-metrics-port", "9579"), Ok(Some(9579)));
+        assert_eq!(
+            port("sidecar-metrics-port", "2579").unwrap_err(),
+            [
+                "--sidecar-metrics-port (IMDSLET_SIDECAR_METRICS_PORT) is `2579`; it must be another \
+              port than --port"
+            ]
+        );
     }
 
     #[test]
@@ -629,6 +656,7 @@ mod tests {
             ("extra-ca", "nothing"),
             ("https-proxy", "socks5://me:p4ss@proxy.example"),
             ("sidecar-run-as-user", "0"),
+            ("sidecar-metrics-port", "9"),
             ("port", "80"),
             ("kubernetes-version", "new"),
             ("allow-managed", "yes"),
@@ -654,6 +682,7 @@ mod tests {
                 "--extra-ca (IMDSLET_EXTRA_CA) is `(a file)`; it must be a PEM file with certificates",
                 "--https-proxy (IMDSLET_HTTPS_PROXY) is `(a URL)`; it must be http://[USER[:PASSWORD]@]HOST[:PORT]",
                 "--sidecar-run-as-user (IMDSLET_SIDECAR_RUN_AS_USER) is `0`; it must be a uid from 1 to 2147483647, or none",
+                "--sidecar-metrics-port (IMDSLET_SIDECAR_METRICS_PORT) is `9`; it must be a port from 1024 to 65535",
                 "--port (IMDSLET_PORT) is `80`; it must be a port from 1024 to 65535",
             ]
         );

@@ -6,8 +6,8 @@ use crate::choices::Choices;
 use crate::contract::{PodIdentity, Source};
 use crate::names::{
     ADDRESS_CONTAINER, BINDING_AUDIENCE, BINDING_CA_FILE, BINDING_TOKEN_FILE, EXTRA_CA_VARIABLE,
-    HEADER_VARIABLE, IDENTITIES, IDENTITIES_FILE, SECRETS_DIR, SIDECAR, SIDECAR_PROGRAM,
-    TOKEN_FILE, VOLUME_DIR,
+    HEADER_VARIABLE, IDENTITIES, IDENTITIES_FILE, METRICS_PORT, SECRETS_DIR, SIDECAR,
+    SIDECAR_PROGRAM, TOKEN_FILE, VOLUME_DIR,
 };
 use crate::resolve::Usable;
 use crate::serve::{Mode, ServeArgs, secrets_dir};
@@ -20,6 +20,8 @@ pub(crate) struct Sidecar<'a> {
     pub(crate) choices: &'a Choices,
     pub(crate) identities: &'a [Usable],
     pub(crate) resources: Option<Value>,
+    /// Where it serves its metrics to the cluster.
+    pub(crate) metrics_port: Option<u16>,
     /// Not bound yet: in native mode the other containers are held.
     pub(crate) hold: bool,
 }
@@ -33,6 +35,10 @@ impl Sidecar<'_> {
     pub(crate) fn container(&self) -> Value {
         let mut container = self.common(SIDECAR, &self.args().to_args());
         container.insert("env".to_owned(), self.environment());
+        if let Some(port) = self.metrics_port {
+            let port = json!({"name": METRICS_PORT, "containerPort": port, "protocol": "TCP"});
+            container.insert("ports".to_owned(), json!([port]));
+        }
         let mut security = restricted();
         if let Some(user) = self.settings.sidecar_user {
             security.insert("runAsUser".to_owned(), json!(user));
@@ -90,6 +96,7 @@ impl Sidecar<'_> {
                 })
                 .collect(),
             binding: self.binding().map(|binding| binding.proxy.clone()),
+            metrics_port: self.metrics_port,
         }
     }
 

@@ -90,6 +90,17 @@ pub enum Warning {
         /// The port.
         port: u16,
     },
+    /// The sidecar's metrics are not served, since their port is in use.
+    #[error(
+        "{holder} has port {port}, so imdslet serves no metrics in this pod; choose another one \
+         with --sidecar-metrics-port"
+    )]
+    MetricsPortTaken {
+        /// What has the port.
+        holder: String,
+        /// The port.
+        port: u16,
+    },
     /// azure-workload-identity is at work in the same pod.
     #[error(
         "this pod also uses azure-workload-identity ({0}), which many clients prefer over \
@@ -178,6 +189,7 @@ impl Warning {
         "ServedLate",
         "OwnSysctl",
         "PortTaken",
+        "MetricsPortTaken",
         "WorkloadIdentity",
         "NoSuchContainer",
         "UnknownAnnotation",
@@ -203,6 +215,7 @@ impl Warning {
             Self::ServedLate { .. } => "ServedLate",
             Self::OwnSysctl => "OwnSysctl",
             Self::PortTaken { .. } => "PortTaken",
+            Self::MetricsPortTaken { .. } => "MetricsPortTaken",
             Self::WorkloadIdentity(..) => "WorkloadIdentity",
             Self::NoSuchContainer(..) => "NoSuchContainer",
             Self::UnknownAnnotation { .. } => "UnknownAnnotation",

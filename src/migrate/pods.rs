@@ -130,9 +130,10 @@ fn reason_of(warning: &Warning) -> Reason {
         Warning::Skipped(_) => Reason::SkippedBinding,
         Warning::WorkloadIdentity(_) => Reason::WorkloadIdentity,
         Warning::HiddenProxy { .. } => Reason::Proxy,
-        Warning::PortTaken { .. } | Warning::OwnVariable { .. } | Warning::OwnSysctl => {
-            Reason::PodConflict
-        }
+        Warning::PortTaken { .. }
+        | Warning::MetricsPortTaken { .. }
+        | Warning::OwnVariable { .. }
+        | Warning::OwnSysctl => Reason::PodConflict,
         _ => Reason::Warning,
     }
 }

@@ -462,6 +462,7 @@ fn any_settings() -> BoxedStrategy<Settings> {
         ("endpoint", "link-local"),
         ("sidecar", "container"),
         ("sidecar-run-as-user", "none"),
+        ("sidecar-metrics-port", "9579"),
     ];
     subsequence(flags.to_vec(), 0..=flags.len())
         .prop_map(|flags| {

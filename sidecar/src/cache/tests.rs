@@ -121,6 +121,37 @@ async fn all_who_ask_at_once_share_one_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refresh_that_fails_is_counted_and_the_nearest_expiry_is_told() {
+    let source = Scripted::new().then("r", 0, Ok(3600)).then("r", 2, Err(unavailable(None))).then(
+        "s",
+        0,
+        Err(unavailable(None)),
+    );
+    let cache = source.cache();
+    let told = |line: &str| {
+        let mut text = String::new();
+        cache.write_metrics(&mut text);
+        let line = format!("imdslet_sidecar_{line}\n");
+        assert!(text.contains(&line), "{line}: {text}");
+    };
+    assert!(ask(&cache, "r").await.is_ok());
+    assert!(ask(&cache, "s").await.is_err());
+    told(r#"refresh_failures_total{identity="web/db"} 0"#);
+    told(r#"token_expiry_seconds{identity="web/db"} 3600"#);
+    sleep(seconds(3000)).await;
+    assert!(ask(&cache, "r").await.is_ok());
+    sleep(seconds(3)).await;
+    told(r#"refresh_failures_total{identity="web/db"} 1"#);
+    told(r#"fetches_total{identity="web/db",outcome="failed",reason="Unavailable"} 2"#);
+    told(r#"fetch_duration_seconds_sum{identity="web/db"} 2.000000"#);
+    told(r#"token_expiry_seconds{identity="web/db"} 597"#);
+    sleep(seconds(597)).await;
+    let mut text = String::new();
+    cache.write_metrics(&mut text);
+    assert!(!text.contains("token_expiry_seconds{"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn entries_never_wait_for_one_another() {
     let source = Scripted::new().then("slow", 9, Ok(3600)).then("quick", 0, Ok(3600));
     let cache = source.cache();

@@ -163,11 +163,61 @@ fn the_rest_of_the_request_is_checked_in_order() {
 }
 
 #[test]
-fn the_state_is_for_loopback_names_alone() {
-    let mut request = parts("/state", &[]);
-    assert_eq!(decide(&request), Ok(Ask::State));
-    request.headers.insert(HOST, "169.254.169.254".parse().unwrap());
-    assert_eq!(decide(&request), Err(Refusal::StateElsewhere));
+fn the_state_and_the_metrics_are_for_loopback_names_alone() {
+    for (path, ask) in [("/state", Ask::State), ("/metrics", Ask::Metrics)] {
+        let mut request = parts(path, &[]);
+        assert_eq!(decide(&request), Ok(ask));
+        request.headers.insert(HOST, "169.254.169.254".parse().unwrap());
+        assert_eq!(decide(&request), Err(Refusal::LoopbackOnly(path)));
+        request.headers.insert(HOST, "evil.example".parse().unwrap());
+        assert_eq!(decide(&request), Err(Refusal::ForeignHost));
+    }
+}
+
+#[test]
+fn the_port_of_the_metrics_serves_nothing_else() {
+    let mut request = parts("/metrics", &[]);
+    request.headers.insert(HOST, "10.0.0.7:9579".parse().unwrap());
+    assert_eq!(decide_scrape(&request), Ok(()));
+    request.method = Method::POST;
+    assert_eq!(decide_scrape(&request), Err(Refusal::Method("GET")));
+    for path in
+        ["/", "/state", "/msi/token?resource=r", "/metrics/x", "/%6detrics", "/msi/../metrics"]
+    {
+        let request = parts(path, &[("Metadata", "true")]);
+        assert_eq!(decide_scrape(&request), Err(Refusal::OnlyMetrics), "{path}");
+    }
+}
+
+/// Method, path, headers, route.
+type Routed<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
+
+#[test]
+fn each_request_has_a_route_whether_it_is_served_or_not() {
+    let imds = "/metadata/identity/oauth2/token";
+    let cases: [Routed<'_>; 11] = [
+        ("GET", imds, &[("Metadata", "true")], "imds"),
+        ("GET", "/msi/token", &[], "imds"),
+        (
+            "GET",
+            "/msi/token",
+            &[("x-identity-header", "wrong"), ("secret", "x")],
+            "app-service-2019",
+        ),
+        ("GET", "/msi/token", &[("Secret", "wrong")], "app-service-2017"),
+        ("POST", imds, &[("Metadata", "true")], "cloud-shell"),
+        ("POST", "/msi/token", &[("secret", "x")], "app-service-2017"),
+        ("GET", "/metadata/identity/info", &[], "info"),
+        ("PUT", "/state", &[], "state"),
+        ("GET", "/metrics", &[], "metrics"),
+        ("GET", "/metadata/instance", &[("Metadata", "true")], "other"),
+        ("GET", "/", &[("secret", "x")], "other"),
+    ];
+    for (method, path, headers, expected) in cases {
+        let mut request = parts(path, headers);
+        request.method = method.parse().unwrap();
+        assert_eq!(Route::of(&request).as_str(), expected, "{method} {path}");
+    }
 }
 
 /// Requests that SDKs were recorded to send (2026-11), whole but for headers that

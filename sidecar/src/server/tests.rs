@@ -357,6 +357,70 @@ async fn the_state_tells_names_and_results_and_nothing_to_steal() {
     );
 }
 
+/// Status, type and text of what `router` answers to a GET of `uri` under `host`.
+async fn scrape(router: Router, host: &str, uri: &str) -> (u16, http::HeaderValue, String) {
+    let mut head = parts(uri, &[]);
+    head.headers.insert("host", host.parse().unwrap());
+    let answer = router.oneshot(Request::from_parts(head, Body::empty())).await.unwrap();
+    let (head, body) = answer.into_parts();
+    let text = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().into()).unwrap();
+    (head.status.as_u16(), head.headers["content-type"].clone(), text)
+}
+
+#[tokio::test]
+async fn the_metrics_count_every_request_and_name_nothing_that_a_client_sent() {
+    let pod = Pod::new(&pod([identity("web/db", '1')]));
+    for _ in 0..3 {
+        pod.imds("resource=sent&client_id=").await;
+    }
+    pod.imds("resource=busy").await;
+    pod.imds("resource=sent&client_id=sent").await;
+    pod.get("/msi/token?resource=r", &[("secret", "sent")]).await;
+    pod.get("/sent", &[("X-Sent", "sent")]).await;
+    let body = Body::from("resource=r");
+    assert_eq!(post(&pod, body).await.0, 200);
+    let (status, content_type, text) =
+        scrape(router(pod.endpoint.clone()), "[::1]", "/metrics").await;
+    assert_eq!(
+        (status, content_type),
+        (200, "text/plain; version=0.0.4; charset=utf-8".parse().unwrap())
+    );
+    assert!(!text.contains("sent"), "{text}");
+    for line in [
+        r#"requests_total{route="imds",outcome="ok",reason=""} 3"#,
+        r#"requests_total{route="imds",outcome="failed",reason="Throttled"} 1"#,
+        r#"requests_total{route="imds",outcome="refused",reason="UnknownIdentity"} 1"#,
+        r#"requests_total{route="app-service-2017",outcome="refused",reason="WrongHeader"} 1"#,
+        r#"requests_total{route="cloud-shell",outcome="ok",reason=""} 1"#,
+        r#"requests_total{route="other",outcome="refused",reason="NotHere"} 1"#,
+        r#"fetches_total{identity="web/db",outcome="ok",reason=""} 2"#,
+        r#"fetches_total{identity="web/db",outcome="failed",reason="Throttled"} 1"#,
+        r#"token_expiry_seconds{identity="web/db"} 3600"#,
+    ] {
+        assert!(text.contains(&format!("imdslet_sidecar_{line}\n")), "{line}: {text}");
+    }
+    let (status, _, text) = scrape(router(pod.endpoint.clone()), "10.0.0.7", "/metrics").await;
+    assert_eq!((status, text.contains("ForeignHost")), (403, false), "{text}");
+}
+
+#[tokio::test]
+async fn the_port_of_the_metrics_gives_no_token_and_no_state() {
+    let pod = Pod::new(&pod([identity("web/db", '1')]));
+    let ask = |uri| scrape(metrics_router(pod.endpoint.clone()), "10.0.0.7:9579", uri);
+    for uri in ["/", "/state", "/msi/token?resource=r"] {
+        let (status, content_type, text) = ask(uri).await;
+        assert_eq!(
+            (status, content_type),
+            (404, "application/json; charset=utf-8".parse().unwrap())
+        );
+        assert!(text.contains("nothing but /metrics"), "{text}");
+    }
+    let (status, _, text) = ask("/metrics").await;
+    assert_eq!(status, 200);
+    let counted = r#"requests_total{route="imds",outcome="refused",reason="OnlyMetrics"} 1"#;
+    assert!(text.contains(counted), "{text}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn refusals_are_logged_once_a_minute_for_each_reason() {
     let pod = Pod::new(&pod([identity("web/db", '1')]));

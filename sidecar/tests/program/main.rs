@@ -80,6 +80,40 @@ fn a_client_gets_the_token_that_entra_id_gave() {
     }
 }
 
+/// The port that the log tells: every address, and nothing but the metrics.
+#[test]
+fn the_metrics_have_a_port_of_their_own_where_one_is_asked_for() {
+    let pod = Pod::new(&waiting());
+    let mut sidecar = Sidecar::start(&pod, &["--metrics-port=0".to_owned()]);
+    let event = sidecar.event("listening for scrapes").unwrap();
+    let (_, port) = event["addr"].as_str().unwrap().rsplit_once(':').unwrap();
+    let port = port.parse().unwrap();
+    assert_eq!(sidecar.imds(VAULT).0, 503);
+    let counted =
+        r#"imdslet_sidecar_requests_total{route="imds",outcome="failed",reason="NotBoundYet"} 1"#;
+    for (port, uri, status) in
+        [(port, "/metrics", "200"), (sidecar.port, "/metrics", "200"), (port, "/state", "404")]
+    {
+        let answer = ask(port, uri, "");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{uri}: {answer}");
+        assert_eq!(answer.contains(counted), status == "200", "{uri}: {answer}");
+    }
+    let log = sidecar.end(Signal::TERM);
+    assert!(log.contains(r#""complete":true"#), "{log}");
+}
+
+/// A pod without metrics is better than one without tokens.
+#[test]
+fn a_metrics_port_that_is_taken_keeps_nobody_from_tokens() {
+    let taken = TcpListener::bind("0.0.0.0:0").unwrap();
+    let pod = Pod::new(&waiting());
+    let port = taken.local_addr().unwrap().port();
+    let mut sidecar = Sidecar::start(&pod, &[format!("--metrics-port={port}")]);
+    let message = "cannot serve metrics; --sidecar-metrics-port sets another port";
+    assert_eq!(sidecar.event(message).unwrap()["reason"], "NoMetricsPort");
+    assert_eq!(sidecar.imds(VAULT).0, 503);
+}
+
 #[test]
 fn refusals_and_redirects_are_told_and_not_followed() {
     let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
