@@ -41,7 +41,7 @@ deny:
 advisories:
     cargo deny --workspace --locked check advisories
 
-# The sidecar as it is shipped: its size, and its memory when ready.
+# The sidecar as it is shipped, beside the simplest server of its kind. Needs root.
 measure:
     bash tests/bench/sidecar.sh
 

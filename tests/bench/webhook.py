@@ -17,11 +17,11 @@ import urllib.request
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "e2e/suite"))
 from kube import Api, Refused  # noqa: E402
+from process import cpu, memory, table, until  # noqa: E402
 
 CLUSTER = HERE.parent / "e2e/cluster"
 MANIFESTS = HERE.parents[1] / "manifests"
 WEBHOOK, LOAD = sys.argv[1:3]
-TICK = os.sysconf("SC_CLK_TCK")
 GROUP = "aadpodidentity.k8s.io/v1"
 MANY = 10_000
 SECONDS = 5
@@ -72,18 +72,6 @@ def review():
     return json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request})
 
 
-def cpu(pid):
-    """Seconds of the processor that a process has had."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
-
-
-def memory(pid):
-    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
-    figures = {line.partition(":")[0]: int(line.split()[1]) for line in lines if line.endswith("kB")}
-    return {key: figures[key] / 1024 for key in ("VmRSS", "RssAnon", "VmHWM")}
-
-
 class Server:
     """A server with its address, the CA that it is known by, and its process."""
 
@@ -120,16 +108,6 @@ class Server:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
-
-
-def until(what, condition, seconds):
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.002)
 
 
 def webhook(folder, name, count):
@@ -272,9 +250,7 @@ def main():
             except (AssertionError, OSError, Refused, subprocess.CalledProcessError) as error:
                 rows.append((part.__name__.replace("_", " "), f"not measured: {error}", ""))
     print(f"load {os.getloadavg()[0]:.1f} at the end; review of {len(review()):,} bytes\n")
-    print("| what | figure | limit |\n| --- | --- | --- |")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
+    table(rows)
 
 
 if __name__ == "__main__":
