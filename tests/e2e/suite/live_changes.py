@@ -102,6 +102,9 @@ def a_crd_that_is_deleted_takes_nothing_from_a_running_pod(t):
     t.verified()
     name = "azureidentitybindings.aadpodidentity.k8s.io"
     definition = t.api.get("CustomResourceDefinition", None, name)
+    # What goes with its namespace meanwhile could not be made again below.
+    staying = lambda: not any("deletionTimestamp" in one["metadata"] for one in t.api.list("Namespace"))
+    t.eventually("no namespace of another test is on its way out", staying, 60)
     lost = [one for one in t.api.list("AzureIdentityBinding")]
     since = time.time()
     t.api.delete("CustomResourceDefinition", None, name)
