@@ -62,7 +62,7 @@ impl ResolvesServerCert for Resolver {
 ///
 /// [`rustls::Error`] if the versions do not fit the cipher suites, which those of ring do.
 pub fn server_config(
-    resolver: Arc<Resolver>,
+    resolver: Arc<dyn ResolvesServerCert>,
     oldest: OldestTls,
 ) -> Result<ServerConfig, rustls::Error> {
     let versions: &[_] = match oldest {

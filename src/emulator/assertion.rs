@@ -32,6 +32,15 @@ enum Audience {
     Many(Vec<String>),
 }
 
+impl Audience {
+    fn presented(&self) -> &[String] {
+        match self {
+            Self::One(audience) => std::slice::from_ref(audience),
+            Self::Many(audiences) => audiences,
+        }
+    }
+}
+
 /// Checks an assertion: form, algorithm, issuer, audience, subject, signature, time, in this
 /// order, which is the order in which Entra reports.
 pub(super) async fn check(
@@ -40,13 +49,31 @@ pub(super) async fn check(
     config: &Config,
     now: SystemTime,
 ) -> Result<(), Refusal> {
-    let token = Unverified::<Claims>::parse(assertion).map_err(Refusal::MalformedAssertion)?;
-    if token.alg != RS256 {
-        return Err(Refusal::UnsupportedAlgorithm(token.alg));
-    }
+    let token = read(assertion)?;
     matches(&token.claims, application, config.credentials(application))?;
-    verify(&token, config).await?;
-    in_time(token.claims.nbf.max(token.claims.iat), token.claims.exp, now)
+    verify(&token, config, now).await
+}
+
+/// The subject of an assertion for `audience` alone that a configured issuer has signed, whether or
+/// not any credential is for it.
+pub(super) async fn subject(
+    assertion: &str,
+    audience: &str,
+    config: &Config,
+    now: SystemTime,
+) -> Result<String, Refusal> {
+    let token = read(assertion)?;
+    let presented = token.claims.aud.presented();
+    if presented != [audience] {
+        return Err(Refusal::Audience(presented.join(", ")));
+    }
+    verify(&token, config, now).await?;
+    Ok(token.claims.sub)
+}
+
+fn read(assertion: &str) -> Result<Unverified<'_, Claims>, Refusal> {
+    let token = Unverified::<Claims>::parse(assertion).map_err(Refusal::MalformedAssertion)?;
+    if token.alg == RS256 { Ok(token) } else { Err(Refusal::UnsupportedAlgorithm(token.alg)) }
 }
 
 /// Compares byte for byte, each part with those credentials alone that fit so far.
@@ -62,10 +89,7 @@ fn matches(
     if of_issuer.is_empty() {
         return Err(Refusal::Issuer(claims.iss.clone()));
     }
-    let presented = match &claims.aud {
-        Audience::One(audience) => std::slice::from_ref(audience),
-        Audience::Many(audiences) => audiences,
-    };
+    let presented = claims.aud.presented();
     let for_audience: Vec<_> = of_issuer.iter().filter(|c| c.audiences == presented).collect();
     if for_audience.is_empty() {
         Err(Refusal::Audience(presented.join(", ")))
@@ -78,7 +102,12 @@ fn matches(
     }
 }
 
-async fn verify(token: &Unverified<'_, Claims>, config: &Config) -> Result<(), Refusal> {
+/// Signature, then time.
+async fn verify(
+    token: &Unverified<'_, Claims>,
+    config: &Config,
+    now: SystemTime,
+) -> Result<(), Refusal> {
     let issuer = &token.claims.iss;
     let unavailable = |problem| Refusal::KeysUnavailable { issuer: issuer.clone(), problem };
     let keys = config.keys(issuer).ok_or_else(|| {
@@ -89,7 +118,10 @@ async fn verify(token: &Unverified<'_, Claims>, config: &Config) -> Result<(), R
         NoKey::Unknown => Refusal::UnknownKey { kid: kid.to_owned(), issuer: issuer.clone() },
         NoKey::Unavailable(problem) => unavailable(problem),
     })?;
-    if key.verifies(token) { Ok(()) } else { Err(Refusal::Signature) }
+    if !key.verifies(token) {
+        return Err(Refusal::Signature);
+    }
+    in_time(token.claims.nbf.max(token.claims.iat), token.claims.exp, now)
 }
 
 /// Whether an assertion that begins and ends at these seconds is good at `now`.

@@ -12,8 +12,9 @@ use http::{StatusCode, Uri};
 use imdslet_core::id::{is_guid, is_tenant};
 
 pub use error::ConfigError;
-use error::{repeated, value};
+pub(super) use error::{repeated, value};
 
+use super::bindings::IdentityBindings;
 use super::certificate::Certificate;
 use super::faults::{Fault, Faults};
 use super::file::{
@@ -49,6 +50,7 @@ pub struct Config {
     tenants: BTreeMap<String, BTreeMap<String, Application>>,
     credentials: BTreeMap<String, Vec<FederatedCredential>>,
     issuers: BTreeMap<String, Keys>,
+    pub(super) identity_bindings: Option<IdentityBindings>,
     pub(super) token_lifetime: Duration,
     pub(super) faults: Option<Faults>,
     /// Where relative paths start.
@@ -94,6 +96,9 @@ impl Config {
             serde_yaml::from_str(text).map_err(|error| ConfigError::Syntax(error.to_string()))?;
         let tenants = tenants(file.tenants, folder)?;
         let credentials = credentials(file.federated_credentials, &tenants)?;
+        let known = |field, id: &str| known_client(field, id, &tenants);
+        let bindings = file.identity_bindings.map(|entry| IdentityBindings::read(entry, known));
+        let bindings = bindings.transpose()?;
         let mut issuers = BTreeMap::new();
         for (at, entry) in file.issuers.into_iter().enumerate() {
             let field = format!("issuers[{at}]");
@@ -107,6 +112,7 @@ impl Config {
             tenants,
             credentials,
             issuers,
+            identity_bindings: bindings,
             token_lifetime: token_lifetime(file.token_lifetime)?,
             faults: file.faults.as_ref().map(faults).transpose()?,
             folder: folder.map(Path::to_owned),
@@ -199,13 +205,7 @@ fn credentials(
     let mut credentials: BTreeMap<String, Vec<FederatedCredential>> = BTreeMap::new();
     for (at, entry) in entries.into_iter().enumerate() {
         let field = format!("federatedCredentials[{at}]");
-        let client_id = guid(format!("{field}.clientId"), &entry.client_id)?;
-        if !tenants.values().any(|applications| applications.contains_key(&client_id)) {
-            return Err(ConfigError::NoApplication {
-                field: format!("{field}.clientId"),
-                client_id,
-            });
-        }
+        let client_id = known_client(format!("{field}.clientId"), &entry.client_id, tenants)?;
         credential(&field, &entry)?;
         let others = credentials.entry(client_id).or_default();
         if others.iter().any(|o| o.issuer == entry.issuer && o.subject == entry.subject) {
@@ -345,6 +345,19 @@ fn guid(field: String, id: &str) -> Result<String, ConfigError> {
         return Ok(id.to_ascii_lowercase());
     }
     Err(value(field, id, "a GUID such as `11111111-2222-3333-4444-555555555555`"))
+}
+
+/// The client id of an application that some tenant has.
+fn known_client(
+    field: String,
+    id: &str,
+    tenants: &BTreeMap<String, BTreeMap<String, Application>>,
+) -> Result<String, ConfigError> {
+    let client_id = guid(field.clone(), id)?;
+    if tenants.values().any(|applications| applications.contains_key(&client_id)) {
+        return Ok(client_id);
+    }
+    Err(ConfigError::NoApplication { field, client_id })
 }
 
 fn https_url(field: String, url: &str) -> Result<(), ConfigError> {

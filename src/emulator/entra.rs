@@ -4,15 +4,18 @@ use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
+use http::StatusCode;
 use imdslet_certs::Authority;
+use serde_json::Value;
 
 use super::assertion;
+use super::bindings::{Denial, IdentityBindings};
 use super::certificate;
 use super::config::{Application, Config};
 use super::jwt::{Jwks, KeyError, KeyName, SigningKey};
-use super::refusal::Refusal;
+use super::refusal::{Ids, Refusal};
 use super::request::{Credential, TokenRequest, client_id};
-use super::requests::{Counts, Requests};
+use super::requests::{Caller, Counts, End, Requests};
 use super::token::{Grant, Proof, issue};
 
 /// Why the emulator does not start.
@@ -57,11 +60,13 @@ pub(super) struct Issued {
     pub(super) expires_in: u64,
 }
 
-/// Who calls, as far as the configuration knows them.
-#[derive(Default)]
-pub(super) struct Caller {
-    pub(super) tenant: Option<String>,
-    pub(super) client_id: Option<String>,
+/// Why a caller gets no token.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// Entra ID says so.
+    ByEntra(Refusal),
+    /// AKS's token proxy says so, and has not asked Entra ID.
+    ByProxy(Denial),
 }
 
 impl Entra {
@@ -106,6 +111,11 @@ impl Entra {
         &self.authority
     }
 
+    /// Whether a client that asks for `name` in TLS means the token proxy.
+    pub(super) fn is_proxy(&self, name: &str) -> bool {
+        self.config().identity_bindings.as_ref().is_some_and(|proxy| proxy.is_asked_as(name))
+    }
+
     pub(super) fn config(&self) -> Arc<Config> {
         self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -117,20 +127,42 @@ impl Entra {
         call: Call<'_>,
         now: SystemTime,
     ) -> Result<Issued, Refusal> {
-        let Call { tenant, endpoint, body } = call;
-        let (tenant, applications) = config.tenant(tenant)?;
-        let request = TokenRequest::parse(body)?;
-        let application =
-            applications.get(&request.client_id.to_ascii_lowercase()).ok_or_else(|| {
-                let client_id = request.client_id.clone();
-                Refusal::UnknownClient { client_id, tenant: tenant.to_owned() }
-            })?;
-        let proof = prove(&request.credential, application, endpoint, config, now).await?;
+        // Entra ID looks at the tenant before it looks at anything else.
+        config.tenant(call.tenant)?;
+        let request = TokenRequest::parse(call.body)?;
+        let (tenant, application) = find(config, call.tenant, &request)?;
+        let proof = prove(&request.credential, application, call.endpoint, config, now).await?;
+        self.issue(config, tenant, application, &request.audience, proof, now)
+    }
+
+    /// Decides a token request that came to the token proxy of `bindings`.
+    pub(super) async fn token_through(
+        &self,
+        bindings: &IdentityBindings,
+        config: &Config,
+        call: Call<'_>,
+        now: SystemTime,
+    ) -> Result<Issued, Refused> {
+        let request = TokenRequest::parse(call.body)?;
+        bindings.check(&request, config, now).await?;
+        let (tenant, application) = find(config, call.tenant, &request)?;
+        Ok(self.issue(config, tenant, application, &request.audience, Proof::Assertion, now)?)
+    }
+
+    fn issue(
+        &self,
+        config: &Config,
+        tenant: &str,
+        application: &Application,
+        audience: &str,
+        proof: Proof,
+        now: SystemTime,
+    ) -> Result<Issued, Refusal> {
         let grant = Grant {
             tenant,
             client_id: &application.client_id,
             object_id: &application.object_id,
-            audience: &request.audience,
+            audience,
             proof,
         };
         let access_token =
@@ -142,9 +174,51 @@ impl Entra {
     }
 
     /// Counts a call by what was answered.
-    pub(super) fn count(&self, caller: &Caller, refusal: Option<&Refusal>) {
-        let Caller { tenant, client_id } = caller;
-        self.counts.add(tenant.clone(), client_id.clone(), refusal.map(Refusal::code));
+    pub(super) fn count(&self, caller: Caller, refused: Option<&Refused>) {
+        self.counts.add(caller, refused.map_or(End::Issued, Refused::end));
+    }
+}
+
+impl Refused {
+    pub(super) fn end(&self) -> End {
+        match self {
+            Self::ByEntra(refusal) => End::Refused(refusal.code()),
+            Self::ByProxy(denial) => End::Denied(denial.reason()),
+        }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::ByEntra(refusal) => refusal.status(),
+            Self::ByProxy(denial) => denial.status(),
+        }
+    }
+
+    /// Stable name for logs. Never carries what a client sent.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::ByEntra(refusal) => refusal.reason(),
+            Self::ByProxy(denial) => denial.reason(),
+        }
+    }
+
+    pub(super) fn body(&self, ids: &Ids, now: SystemTime) -> Value {
+        match self {
+            Self::ByEntra(refusal) => refusal.body(ids, now),
+            Self::ByProxy(denial) => denial.body(),
+        }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self::ByEntra(refusal)
+    }
+}
+
+impl From<Denial> for Refused {
+    fn from(denial: Denial) -> Self {
+        Self::ByProxy(denial)
     }
 }
 
@@ -157,8 +231,23 @@ impl Caller {
         let client_id = client_id(body)
             .and_then(|id| applications.get(&id.to_ascii_lowercase()))
             .map(|application| application.client_id.clone());
-        Self { tenant: Some(tenant.to_owned()), client_id }
+        Self { tenant: Some(tenant.to_owned()), client_id, ..Self::default() }
     }
+}
+
+/// The tenant's own spelling, and the application that asks.
+fn find<'a>(
+    config: &'a Config,
+    tenant: &str,
+    request: &TokenRequest,
+) -> Result<(&'a str, &'a Application), Refusal> {
+    let (tenant, applications) = config.tenant(tenant)?;
+    let application = applications.get(&request.client_id.to_ascii_lowercase());
+    let application = application.ok_or_else(|| {
+        let client_id = request.client_id.clone();
+        Refusal::UnknownClient { client_id, tenant: tenant.to_owned() }
+    })?;
+    Ok((tenant, application))
 }
 
 async fn prove(

@@ -43,6 +43,8 @@ pub(super) struct ConfigFile {
     pub(super) issuers: Vec<IssuerEntry>,
     #[serde(default)]
     pub(super) federated_credentials: Vec<FederatedCredential>,
+    #[serde(default)]
+    pub(super) identity_bindings: Option<IdentityBindingsEntry>,
     #[serde(default, deserialize_with = "duration")]
     pub(super) token_lifetime: Option<Duration>,
     #[serde(default)]
@@ -86,6 +88,24 @@ pub(super) struct IssuerEntry {
     pub(super) ca_file: Option<PathBuf>,
     #[serde(default)]
     pub(super) ca: Option<String>,
+}
+
+/// AKS's token proxy.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct IdentityBindingsEntry {
+    pub(super) sni: String,
+    #[serde(default)]
+    pub(super) bindings: Vec<BindingEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct BindingEntry {
+    pub(super) client_id: String,
+    /// Service accounts that have the verb `use-managed-identity` for it.
+    #[serde(default)]
+    pub(super) subjects: Vec<String>,
 }
 
 #[derive(Deserialize)]

@@ -33,6 +33,11 @@
 //!     issuer: https://issuer.example/cluster/
 //!     subject: system:serviceaccount:web:db
 //!     audiences: [api://AzureADTokenExchange]
+//! identityBindings:
+//!   sni: 1a2b3c4d.ests.aks
+//!   bindings:
+//!     - clientId: 22222222-2222-4222-8222-222222222222
+//!       subjects: [system:serviceaccount:web:db]
 //! tokenLifetime: 5m
 //! faults: {delay: 250ms, status: 429, retryAfter: 2, share: 0.1}
 //! ",
@@ -44,6 +49,14 @@
 //!
 //! An issuer's keys are in `jwks` or `jwksFile`; without these they are fetched from it, trusting
 //! the CA in `ca` or `caFile`, or else those of the web. Paths start at the configuration's folder.
+//!
+//! With `identityBindings` it plays the token proxy of AKS identity bindings too, at the same address:
+//! whoever asks for `sni` in TLS meets a certificate for that name and a server that lets nothing but
+//! the token request through. It takes service account tokens for the audience
+//! `api://AKSIdentityBinding` alone, from any of `issuers`, and `subjects` are the service accounts
+//! that may use the identity (the verb `use-managed-identity`); no federated credential is asked for.
+//! What it refuses itself is a Status of Kubernetes' API: 401, 403, or 404 for any other request.
+//!
 //! `PUT /_emulator/config` takes the same and replaces it as a whole, `GET /_emulator/requests`
 //! answers with [`Requests`].
 //!
@@ -51,6 +64,7 @@
 //! unless told otherwise, and its tokens open nothing but what trusts its key.
 
 mod assertion;
+mod bindings;
 mod certificate;
 mod config;
 mod entra;
@@ -60,6 +74,7 @@ mod issuer;
 mod jwt;
 mod keys;
 mod metadata;
+mod proxy;
 mod refusal;
 mod request;
 mod requests;

@@ -1,6 +1,7 @@
 //! How often tokens were asked for, by whom and with what outcome.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ const MOST: usize = 10_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Requests {
-    /// All calls of the token endpoint since the start.
+    /// All calls of the token endpoint since the start, and all of the token proxy.
     pub token_calls: u64,
     /// They, by tenant, client and outcome.
     pub outcomes: Vec<Outcome>,
@@ -29,24 +30,54 @@ pub struct Outcome {
     pub tenant: Option<String>,
     /// The client id, if the tenant has it.
     pub client_id: Option<String>,
-    /// `issued`, or the code such as `700213`.
+    /// `issued`, the code such as `700213`, or Kubernetes' word such as `Forbidden`.
     pub outcome: String,
+    /// Whether they came to the token proxy of identity bindings; left out where they did not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub through_proxy: bool,
     /// How often.
     pub count: u64,
 }
 
-/// Tenant, client, and the code; no code where a token was issued.
-type Row = (Option<String>, Option<String>, Option<u32>);
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum End {
+    Issued,
+    /// By Entra ID, with its code.
+    Refused(u32),
+    /// By the token proxy itself.
+    Denied(&'static str),
+}
+
+/// Who called for a token: tenant and client, where the configuration has them, and by which way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Caller {
+    pub(super) tenant: Option<String>,
+    pub(super) client_id: Option<String>,
+    pub(super) through_proxy: bool,
+}
+
+type Row = (Caller, End);
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Issued => f.write_str("issued"),
+            Self::Refused(code) => code.fmt(f),
+            Self::Denied(reason) => f.write_str(reason),
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Counts(Mutex<(BTreeMap<Row, u64>, Requests)>);
 
 impl Counts {
-    pub(super) fn add(&self, tenant: Option<String>, client_id: Option<String>, code: Option<u32>) {
+    pub(super) fn add(&self, caller: Caller, end: End) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (rows, totals) = &mut *counts;
         totals.token_calls += 1;
-        let row = (tenant, client_id, code);
+        let row = (caller, end);
         if rows.len() < MOST || rows.contains_key(&row) {
             *rows.entry(row).or_default() += 1;
         } else {
@@ -57,10 +88,11 @@ impl Counts {
     pub(super) fn read(&self) -> Requests {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (rows, totals) = &*counts;
-        let outcomes = rows.iter().map(|((tenant, client_id, code), count)| Outcome {
-            tenant: tenant.clone(),
-            client_id: client_id.clone(),
-            outcome: code.map_or_else(|| "issued".to_owned(), |code| code.to_string()),
+        let outcomes = rows.iter().map(|((caller, end), count)| Outcome {
+            tenant: caller.tenant.clone(),
+            client_id: caller.client_id.clone(),
+            outcome: end.to_string(),
+            through_proxy: caller.through_proxy,
             count: *count,
         });
         Requests { outcomes: outcomes.collect(), ..totals.clone() }
@@ -71,20 +103,28 @@ impl Counts {
 mod tests {
     use super::*;
 
+    fn caller(tenant: Option<&str>, client_id: Option<&str>) -> Caller {
+        let [tenant, client_id] = [tenant, client_id].map(|name| name.map(str::to_owned));
+        Caller { tenant, client_id, through_proxy: false }
+    }
+
     #[test]
     fn calls_are_counted_by_who_and_what() {
         let counts = Counts::default();
-        let name = |text: &str| Some(text.to_owned());
-        counts.add(name("t"), name("c"), None);
-        counts.add(name("t"), name("c"), Some(700_213));
-        counts.add(name("t"), name("c"), None);
-        counts.add(None, None, Some(90002));
+        let (known, nobody) = (caller(Some("t"), Some("c")), Caller::default());
+        counts.add(known.clone(), End::Issued);
+        counts.add(known.clone(), End::Refused(700_213));
+        counts.add(known, End::Issued);
+        counts.add(nobody.clone(), End::Refused(90002));
+        counts.add(Caller { through_proxy: true, ..nobody }, End::Denied("Forbidden"));
         assert_eq!(
             serde_json::to_value(counts.read()).unwrap(),
             serde_json::json!({
-                "tokenCalls": 4,
+                "tokenCalls": 5,
                 "outcomes": [
                     {"tenant": null, "clientId": null, "outcome": "90002", "count": 1},
+                    {"tenant": null, "clientId": null, "outcome": "Forbidden",
+                     "throughProxy": true, "count": 1},
                     {"tenant": "t", "clientId": "c", "outcome": "issued", "count": 2},
                     {"tenant": "t", "clientId": "c", "outcome": "700213", "count": 1},
                 ],
@@ -97,9 +137,9 @@ mod tests {
     fn the_counts_do_not_grow_without_end() {
         let counts = Counts::default();
         for client in 0..=MOST {
-            counts.add(None, Some(client.to_string()), None);
+            counts.add(caller(None, Some(&client.to_string())), End::Issued);
         }
-        counts.add(None, Some("0".to_owned()), None);
+        counts.add(caller(None, Some("0")), End::Issued);
         let read = counts.read();
         assert_eq!(read.outcomes.len(), MOST);
         assert_eq!((read.token_calls, read.other_calls), (MOST as u64 + 2, 1));

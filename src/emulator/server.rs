@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, Extension, Path, RawQuery, State};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use imdslet_certs::{OldestTls, Resolver, TlsListener, server_config};
+use imdslet_certs::{OldestTls, TlsListener, server_config};
 use rustls::ServerConfig;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -21,9 +22,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::config::Config;
-use super::entra::{Call, Caller, Entra, StartError};
+use super::entra::{Call, Entra, Refused, StartError};
 use super::metadata;
+use super::proxy::{AskedAs, ByName, ThroughProxy, at_the_proxy};
 use super::refusal::{Ids, Refusal};
+use super::requests::{Caller, End};
 
 /// The largest token request, in bytes: an assertion has two or three thousand.
 const LARGEST_REQUEST: usize = 64 * 1024;
@@ -65,8 +68,8 @@ impl Server {
             }
         }
         let serving = entra.authority().issue(&all, now)?;
-        let resolver = Arc::new(Resolver::new(serving).map_err(StartError::Tls)?);
-        let tls = server_config(resolver, OldestTls::V1_2).map_err(StartError::Tls)?;
+        let resolver = ByName::new(serving, Arc::clone(&entra)).map_err(StartError::Tls)?;
+        let tls = server_config(Arc::new(resolver), OldestTls::V1_2).map_err(StartError::Tls)?;
         Ok(Self { tcp, addr, tls: Arc::new(tls), entra })
     }
 
@@ -92,8 +95,10 @@ impl Server {
     /// [`io::Error`] if serving ends by itself.
     pub async fn serve(self, shutdown: CancellationToken) -> io::Result<()> {
         tracing::info!(addr = %self.addr, "listening");
-        let router = router(self.entra, shutdown.clone());
-        let server = axum::serve(TlsListener::new(self.tcp, self.tls), router)
+        let at_the_proxy = from_fn_with_state(Arc::clone(&self.entra), at_the_proxy);
+        let router = router(self.entra, shutdown.clone()).layer(at_the_proxy);
+        let service = router.into_make_service_with_connect_info::<AskedAs>();
+        let server = axum::serve(TlsListener::new(self.tcp, self.tls), service)
             .with_graceful_shutdown(shutdown.clone().cancelled_owned());
         let overdue = async {
             shutdown.cancelled().await;
@@ -116,7 +121,8 @@ struct App {
     shutdown: CancellationToken,
 }
 
-/// The routes, for a listener of one's own. `shutdown` cuts configured delays short.
+/// The routes, for a listener of one's own. `shutdown` cuts configured delays short. There is no
+/// token proxy in it: that is told by the name in TLS.
 pub fn router(entra: Arc<Entra>, shutdown: CancellationToken) -> Router {
     let token = post(token).layer(DefaultBodyLimit::max(LARGEST_REQUEST));
     let config = put(replace).layer(DefaultBodyLimit::max(LARGEST_CONFIG));
@@ -132,6 +138,7 @@ pub fn router(entra: Arc<Entra>, shutdown: CancellationToken) -> Router {
 
 async fn token(
     State(app): State<App>,
+    proxy: Option<Extension<ThroughProxy>>,
     Path(tenant): Path<String>,
     headers: HeaderMap,
     body: Bytes,
@@ -143,22 +150,26 @@ async fn token(
     let now = SystemTime::now();
     let endpoint = metadata::token_endpoint(metadata::host(&headers), &tenant);
     let call = Call { tenant: &tenant, endpoint: &endpoint, body: &body };
-    let result = match fault {
-        Some((status, _)) => Err(Refusal::Fault(status)),
-        None => app.entra.token(&config, call, now).await,
+    let through = proxy.as_ref().and(config.identity_bindings.as_ref());
+    let result = match (fault, through) {
+        (Some((status, _)), _) => Err(Refusal::Fault(status).into()),
+        (None, None) => app.entra.token(&config, call, now).await.map_err(Refused::from),
+        (None, Some(bindings)) => app.entra.token_through(bindings, &config, call, now).await,
     };
 
     let ids = ids(&headers);
     let caller = Caller::of(&config, &tenant, &body);
-    app.entra.count(&caller, result.as_ref().err());
+    let caller = Caller { through_proxy: through.is_some(), ..caller };
     tracing::info!(
         tenant = caller.tenant,
         client_id = caller.client_id,
-        code = result.as_ref().err().map(Refusal::code),
-        reason = result.as_ref().err().map_or("Issued", Refusal::reason),
+        through_proxy = caller.through_proxy,
+        outcome = result.as_ref().map_or_else(Refused::end, |_| End::Issued).to_string(),
+        reason = result.as_ref().err().map_or("Issued", Refused::reason),
         trace_id = ids.trace,
         "token call"
     );
+    app.entra.count(caller, result.as_ref().err());
     let mut response = match result {
         Ok(issued) => json_response(
             StatusCode::OK,
@@ -169,7 +180,7 @@ async fn token(
                 "access_token": issued.access_token,
             }),
         ),
-        Err(refusal) => json_response(refusal.status(), &refusal.body(&ids, now)),
+        Err(refused) => json_response(refused.status(), &refused.body(&ids, now)),
     };
     let headers = response.headers_mut();
     if let Some((_, Some(seconds))) = fault {
@@ -261,7 +272,7 @@ fn ids(headers: &HeaderMap) -> Ids {
     Ids { trace: Uuid::new_v4().to_string(), correlation: correlation.to_string() }
 }
 
-fn json_response(status: StatusCode, body: &Value) -> Response {
+pub(super) fn json_response(status: StatusCode, body: &Value) -> Response {
     let content_type = HeaderValue::from_static("application/json; charset=utf-8");
     (status, [(CONTENT_TYPE, content_type)], body.to_string()).into_response()
 }

@@ -125,9 +125,9 @@ fn a_demo_without_the_other_programs_says_how_to_build_them() {
 pub(crate) struct Entra {
     running: Running,
     addr: SocketAddr,
-    ca: String,
-    client: Client,
-    issuer: LocalIssuer,
+    pub(crate) ca: String,
+    pub(crate) client: Client,
+    pub(crate) issuer: LocalIssuer,
     _folder: TempDir,
 }
 
@@ -153,7 +153,7 @@ impl Entra {
         Self { running, addr, ca, client, issuer, _folder: folder }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.addr)
     }
 
@@ -193,7 +193,7 @@ impl Entra {
     }
 
     /// All that it said until it ended well.
-    fn end(self) -> String {
+    pub(crate) fn end(self) -> String {
         self.running.signal(Signal::TERM);
         let ended = self.running.ended();
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);

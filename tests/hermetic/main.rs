@@ -8,6 +8,7 @@
 )]
 
 mod audiences;
+mod bindings;
 mod chain;
 mod command;
 mod invariants;

@@ -36,10 +36,10 @@ pub enum ConfigError {
         /// What is there for the second time.
         value: String,
     },
-    /// A credential names an application that is not there.
+    /// A credential or a binding names an application that is not there.
     #[error(
         "{field} is `{client_id}`, which no tenant has; add it to `applications` of its tenant, or \
-         take the credential out"
+         take the entry out"
     )]
     NoApplication {
         /// Which field, as a path.
@@ -57,10 +57,14 @@ pub enum ConfigError {
     },
 }
 
-pub(super) fn value(field: String, value: &str, expected: &'static str) -> ConfigError {
+pub(in crate::emulator) fn value(
+    field: String,
+    value: &str,
+    expected: &'static str,
+) -> ConfigError {
     ConfigError::Value { field, value: value.to_owned(), expected }
 }
 
-pub(super) fn repeated(field: String, value: &str) -> ConfigError {
+pub(in crate::emulator) fn repeated(field: String, value: &str) -> ConfigError {
     ConfigError::Repeated { field, value: value.to_owned() }
 }

@@ -140,6 +140,33 @@ fn each_mistake_names_its_field_and_what_is_allowed() {
 }
 
 #[test]
+fn each_mistake_of_identity_bindings_is_named() {
+    for (entry, expected) in [
+        (
+            json!({"sni": "localhost"}),
+            "identityBindings.sni is `localhost`; it must be a DNS name with a dot",
+        ),
+        (json!({"sni": "10.0.0.1"}), "identityBindings.sni is `10.0.0.1`"),
+        (json!({"bindings": []}), "identityBindings: missing field `sni`"),
+        (
+            json!({"sni": "a.b", "bindings": [{"clientId": "x"}]}),
+            "identityBindings.bindings[0].clientId is `x`; it must be a GUID",
+        ),
+        (
+            json!({"sni": "a.b", "bindings": [{"clientId": TENANT}]}),
+            "identityBindings.bindings[0].clientId is `11111111-aaaa-4111-8111-111111111111`, which",
+        ),
+        (
+            json!({"sni": "a.b", "bindings": [{"clientId": CLIENT}, {"clientId": CLIENT}]}),
+            "identityBindings.bindings[1].clientId repeats",
+        ),
+    ] {
+        let mistake = mistake(&with("/identityBindings", entry));
+        assert!(mistake.contains(expected), "{mistake}");
+    }
+}
+
+#[test]
 fn a_mistake_never_quotes_a_secret() {
     let secrets = "/tenants/0/applications/0/secrets";
     for value in [json!("hunter2"), json!([{"hunter2": 1}]), json!([12_345])] {

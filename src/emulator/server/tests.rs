@@ -4,13 +4,20 @@ use std::time::Instant;
 use axum::body::Body;
 use http::Request;
 use http_body_util::BodyExt as _;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 use tower::ServiceExt as _;
 
 use super::super::testing::{
     CLIENT, OBJECT, OTHER_CLIENT, TENANT, assertion, config, entra, fields, form,
 };
-use super::super::{Claims, Jwks, TokenError, verify_access_token};
+use super::super::{Claims, Jwks, Outcome, TokenError, verify_access_token};
 use super::*;
 use crate::https::{Client, Trust};
 
@@ -276,6 +283,54 @@ async fn a_client_that_trusts_the_ca_gets_its_token_over_tls_and_the_server_ends
     shutdown.cancel();
     let ended = tokio::time::timeout(Duration::from_secs(30), tasks.join_next()).await.unwrap();
     assert!(ended.unwrap().unwrap().is_ok());
+}
+
+/// Status and body of a request to `addr`, asked for as `name` in TLS.
+async fn ask_as(name: &str, addr: SocketAddr, ca: &str, request: &str) -> (u16, Value) {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let tcp = TcpStream::connect(addr).await.unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    let mut stream = connector.connect(name, tcp).await.unwrap();
+    let request = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap())
+}
+
+/// Of the whole server the token proxy shows one request: neither the configuration nor the keys.
+#[tokio::test]
+async fn any_other_request_does_not_pass_the_token_proxy() {
+    let mut config = config();
+    config["identityBindings"] = json!({"sni": "1a2b.ests.aks"});
+    let entra = entra(&config);
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server::new(tcp, entra.clone(), &[], SystemTime::now()).unwrap();
+    let addr = server.addr();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(server.serve(CancellationToken::new()));
+    let keys = format!("GET /{TENANT}/discovery/v2.0/keys");
+    for request in ["GET /_emulator/requests", "PUT /_emulator/config", keys.as_str()] {
+        let (status, body) = ask_as("1a2b.ests.aks", addr, entra.ca_pem(), request).await;
+        assert_eq!((status, &body["reason"]), (404, &json!("NotFound")), "{request}: {body}");
+    }
+    let counted = &entra.requests().outcomes[..];
+    let [Outcome { outcome, through_proxy: true, count: 3, .. }] = counted else {
+        panic!("{counted:?}");
+    };
+    assert_eq!(outcome, "NotFound");
+    // The same server, asked for as itself; then under the name that the proxy has from now on.
+    assert_eq!(ask_as("localhost", addr, entra.ca_pem(), &keys).await.0, 200);
+    config["identityBindings"] = json!({"sni": "3c4d.ests.aks"});
+    assert_eq!(put_config(&entra, &config.to_string()).await.0, 204);
+    assert_eq!(ask_as("3c4d.ests.aks", addr, entra.ca_pem(), &keys).await.0, 404);
 }
 
 /// Takes what is logged in this thread.
