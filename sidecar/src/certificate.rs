@@ -43,6 +43,13 @@ pub enum CertificateError {
         "its encryption is not supported; export it with AES-256 and SHA-256, or with 3DES and SHA-1"
     )]
     Encryption,
+    /// It is encrypted as OpenSSL did before PKCS#8, by a key from one round of MD5.
+    #[error(
+        "its private key is encrypted in OpenSSL's old way (`Proc-Type: 4,ENCRYPTED`), which is not \
+         supported; convert it with `openssl pkcs8 -topk8 -in OLD.pem -out NEW.pem`, and put its \
+         output there with the certificate"
+    )]
+    OldPem,
     /// It holds no private key.
     #[error("it holds no private key; export the certificate with its key")]
     NoKey,

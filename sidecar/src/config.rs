@@ -22,6 +22,9 @@ pub(crate) const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 /// Until a client has sent the form of a POST, which is a few hundred bytes.
 pub(crate) const FORM_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Until a client has taken an answer, from the moment on at which the system's buffers took no more.
+pub(crate) const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Until what is in flight has ended after SIGTERM. A sidecar that lingers delays the end of its
 /// pod, which is over already: all of its apps are gone.
 pub(crate) const GRACE: Duration = Duration::from_millis(800);

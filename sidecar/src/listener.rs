@@ -9,12 +9,16 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::HEAD_DEADLINE;
+use crate::config::{HEAD_DEADLINE, WRITE_DEADLINE};
+use writes::TimedWrites;
+
+mod writes;
 
 /// Azure's metadata service, in link-local mode.
 const LINK_LOCAL: SocketAddr =
@@ -105,6 +109,8 @@ impl Service {
             };
             match accepted {
                 Ok((stream, place)) => {
+                    // Answers are one small write each: nothing to wait for.
+                    stream.set_nodelay(true).ok();
                     let connection = self.clone().serve(stream);
                     self.connections.spawn(async move {
                         connection.await;
@@ -134,9 +140,8 @@ impl Service {
         Ok((stream, place))
     }
 
-    async fn serve(self, stream: TcpStream) {
-        // Answers are one small write each: nothing to wait for.
-        stream.set_nodelay(true).ok();
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let stream = TimedWrites::new(stream, WRITE_DEADLINE);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_DEADLINE)
@@ -144,7 +149,7 @@ impl Service {
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router));
         tokio::pin!(connection);
         // Cancel-safe: the connection is pinned outside and polled on after the other arm. Its
-        // error is the client's: it left, or sent no HTTP.
+        // error is the client's: it left, sent no HTTP, or was too slow.
         tokio::select! {
             _ = connection.as_mut() => return,
             () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
@@ -156,6 +161,7 @@ impl Service {
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::Instant;
 
     use super::*;
@@ -206,5 +212,45 @@ mod tests {
         let (answer, after) = cut(&long).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
         assert!(after < HEAD_DEADLINE, "{after:?}");
+    }
+    /// A client that pauses before each chunk that it reads: what it got of its answer, and after
+    /// how long its connection was over.
+    async fn read_slowly(pause: Duration, chunk: usize) -> (String, Duration) {
+        let (mut client, stream) = tokio::io::duplex(64);
+        let router = Router::new().route("/", get(|| async { "answer ".repeat(100) }));
+        let service = Service::new(router, CancellationToken::new(), CONNECTIONS);
+        let began = Instant::now();
+        let served = async {
+            service.serve(stream).await;
+            began.elapsed()
+        };
+        let reading = async {
+            let request = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
+            client.write_all(request).await.unwrap();
+            let (mut read, mut buffer) = (Vec::new(), vec![0; chunk]);
+            loop {
+                tokio::time::sleep(pause).await;
+                match client.read(&mut buffer).await.unwrap() {
+                    0 => return String::from_utf8(read).unwrap(),
+                    count => read.extend_from_slice(&buffer[..count]),
+                }
+            }
+        };
+        let (read, ended) = tokio::join!(reading, served);
+        (read, ended)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_the_answer_is_cut() {
+        let (read, after) = read_slowly(10 * WRITE_DEADLINE, 64).await;
+        assert_eq!((after, read.len()), (WRITE_DEADLINE, 64), "{read}");
+        // A byte now and then does not help.
+        let (read, after) = read_slowly(Duration::from_secs(1), 1).await;
+        assert_eq!(after, WRITE_DEADLINE);
+        assert!(!read.ends_with("answer "), "{read}");
+        // Slow is not too slow.
+        let (read, after) = read_slowly(WRITE_DEADLINE / 20, 64).await;
+        assert!(read.ends_with("answer answer "), "{read}");
+        assert!(after < WRITE_DEADLINE, "{after:?}");
     }
 }

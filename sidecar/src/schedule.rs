@@ -117,6 +117,8 @@ pub(crate) fn epoch(time: SystemTime) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -168,6 +170,67 @@ mod tests {
                 seconds(expected),
                 "{failures} {held:?} {asked:?}"
             );
+        }
+    }
+    /// From a second to a day, in nanoseconds: a life is hardly ever a number of whole seconds.
+    fn life() -> impl Strategy<Value = Duration> {
+        (1_000_000_000..86_400_000_000_000_u64).prop_map(Duration::from_nanos)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn each_life_is_refreshed_once_it_is_due_and_ends_once(
+            life in life(),
+            seed in any::<u8>(),
+            moments in prop::collection::vec(0.0..1.5_f64, 2..20),
+        ) {
+            let plan = Schedule::new(NOW, NOW + life).unwrap().spread(seed);
+            // Between 70 and 75 %, less what the divisions leave over.
+            let slack = Duration::from_micros(1);
+            prop_assert!(!plan.is_due(NOW + life.mul_f64(0.7) - slack));
+            prop_assert!(plan.is_due(NOW + life.mul_f64(0.75) + slack));
+
+            let mut moments: Vec<_> = moments.into_iter().map(|share| life.mul_f64(share)).collect();
+            moments.sort_unstable();
+            for two in moments.windows(2) {
+                let (earlier, later) = (NOW + two[0], NOW + two[1]);
+                prop_assert!(!plan.is_due(earlier) || plan.is_due(later));
+                prop_assert!(plan.remaining(earlier) >= plan.remaining(later));
+                prop_assert!(plan.due_in(earlier) >= plan.due_in(later));
+            }
+            for moment in moments {
+                let at = NOW + moment;
+                prop_assert_eq!(plan.remaining(at), life.saturating_sub(moment));
+                prop_assert_eq!(plan.due_in(at).is_zero(), plan.is_due(at));
+                // What has ended was due before, so that nobody waits for it in vain.
+                prop_assert!(plan.is_due(at) || !plan.remaining(at).is_zero());
+            }
+        }
+
+        #[test]
+        fn a_later_seed_refreshes_no_earlier(life in life(), seed in 0..255_u8) {
+            let plan = Schedule::new(NOW, NOW + life).unwrap();
+            prop_assert!(plan.spread(seed).due_in(NOW) <= plan.spread(seed + 1).due_in(NOW));
+        }
+
+        #[test]
+        fn pauses_stay_within_their_bounds_and_never_shrink(
+            failures in any::<u32>(),
+            held in prop::option::of(0..100_000_u64),
+            asked in prop::option::of(any::<u64>()),
+        ) {
+            let pause = |failures| pause(failures, held.map(seconds), asked.map(seconds));
+            let got = pause(failures);
+            prop_assert!(got >= seconds(1) && got <= seconds(3600), "{got:?}");
+            prop_assert!(got >= seconds(asked.unwrap_or_default().min(3600)), "{got:?}");
+            prop_assert!(got <= pause(failures.saturating_add(1)), "{got:?}");
+            if asked.is_none() {
+                // A token that is held is not outlived by the pause, but for the shortest of all.
+                let most = held.map_or(10, |life| life.clamp(1, 60));
+                prop_assert!(got <= seconds(most), "{got:?}");
+            }
         }
     }
 }

@@ -134,6 +134,9 @@ pub(crate) fn parse(text: &str) -> Result<PodIdentities, Unusable> {
 
 #[cfg(test)]
 mod tests {
+    use imdslet_core::contract::{PodIdentity, Source};
+    use proptest::prelude::*;
+
     use super::*;
     use crate::testing::{identity, pod, project};
 
@@ -204,6 +207,63 @@ mod tests {
     fn an_empty_file_holds_nobody() {
         for empty in ["", "\n"] {
             assert_eq!(parse(empty), Ok(pod([])));
+        }
+    }
+    fn any_identity() -> impl Strategy<Value = PodIdentity> {
+        let sources = [
+            Source::Federated,
+            Source::Binding,
+            Source::Managed,
+            Source::Secret,
+            Source::Certificate,
+        ];
+        let text = ".{0,20}";
+        let several = || prop::collection::vec(text, 0..3);
+        let ids = (text, text, prop::option::of(text), prop::option::of(text));
+        let more = (prop::option::of(text), prop::option::of(several()), several());
+        (prop::sample::select(sources.to_vec()), ids, more, text).prop_map(
+            |(source, (name, client_id, resource_id, object_id), more, tenant_id)| {
+                let (secret, allowed_resources, auxiliary_tenant_ids) = more;
+                PodIdentity {
+                    name,
+                    source,
+                    client_id,
+                    resource_id,
+                    object_id,
+                    tenant_id,
+                    auxiliary_tenant_ids,
+                    allowed_resources,
+                    secret,
+                }
+            },
+        )
+    }
+
+    fn any_pod() -> impl Strategy<Value = PodIdentities> {
+        (any::<bool>(), prop::collection::vec(any_identity(), 0..4))
+            .prop_map(|(hold, identities)| PodIdentities { version: FORMAT, hold, identities })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_written_is_read_and_no_part_of_it_is(pod in any_pod(), at in any::<prop::sample::Index>()) {
+            let whole = text(&pod);
+            prop_assert_eq!(parse(&whole), Ok(pod));
+            // As a file that is written while it is read: nothing, which holds nobody, or refused.
+            let ends: Vec<_> = (1..whole.len()).filter(|end| whole.is_char_boundary(*end)).collect();
+            let part = &whole[..ends[at.index(ends.len())]];
+            prop_assert!(matches!(parse(part), Err(Unusable::Parse(_))), "{}", part);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,200}", version in any::<i64>()) {
+            parse(&text).ok();
+            let known = format!("{{\"version\":{version},\"identities\":{text}}}");
+            if let Ok(pod) = parse(&known) {
+                prop_assert!(pod.version <= FORMAT);
+            }
         }
     }
 }

@@ -20,8 +20,8 @@ struct Block<'a> {
     label: &'a str,
     /// Base64 in one line.
     body: Zeroizing<String>,
-    /// Of what OpenSSL wrote before PKCS#8: lines such as `Proc-Type: 4,ENCRYPTED`.
-    has_headers: bool,
+    /// By what OpenSSL did before PKCS#8, told by a line `Proc-Type: 4,ENCRYPTED` (RFC 1421).
+    is_encrypted: bool,
 }
 
 pub(super) fn read(text: &str, password: &str) -> Result<Found, CertificateError> {
@@ -30,8 +30,7 @@ pub(super) fn read(text: &str, password: &str) -> Result<Found, CertificateError
     while let Some(block) = next(&mut lines)? {
         match block.label {
             "CERTIFICATE" => found.certificates.push(block.der()?.to_vec()),
-            // Encrypted by a key from one round of MD5.
-            "RSA PRIVATE KEY" if block.has_headers => return Err(CertificateError::Encryption),
+            "RSA PRIVATE KEY" if block.is_encrypted => return Err(CertificateError::OldPem),
             "RSA PRIVATE KEY" => found.keys.push(PrivateKey::Pkcs1(block.der()?)),
             "PRIVATE KEY" => found.keys.push(pkcs8(block.der()?)?),
             "ENCRYPTED PRIVATE KEY" => {
@@ -73,15 +72,15 @@ fn next<'a>(
 ) -> Result<Option<Block<'a>>, CertificateError> {
     let begin = |line: &'a str| line.strip_prefix("-----BEGIN ")?.strip_suffix("-----");
     let Some(label) = lines.find_map(begin) else { return Ok(None) };
-    let (mut parts, mut has_headers) = (Vec::new(), false);
+    let (mut parts, mut is_encrypted) = (Vec::new(), false);
     for line in lines {
         match line.strip_prefix("-----END ").and_then(|line| line.strip_suffix("-----")) {
             Some(end) if end == label => {
                 // Made in one piece: a text that grows leaves copies behind that nobody clears.
                 let body = Zeroizing::new(parts.concat());
-                return Ok(Some(Block { label, body, has_headers }));
+                return Ok(Some(Block { label, body, is_encrypted }));
             }
-            _ if line.contains(':') => has_headers = true,
+            _ if line.contains(':') => is_encrypted |= line.contains("ENCRYPTED"),
             _ => parts.push(line),
         }
     }

@@ -44,8 +44,8 @@ fn every_form_gives_the_key_its_certificate_and_those_above_but_the_root() {
 fn what_cannot_be_used_is_told_apart() {
     use CertificateError as E;
 
-    let old_pem = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAEC\n\
-                   -----END RSA PRIVATE KEY-----\n";
+    let old_pem = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\
+                   DEK-Info: AES-256-CBC,00\n\nAAEC\n-----END RSA PRIVATE KEY-----\n";
     let cases: [(&str, &[u8], &str, CertificateError); 12] = [
         ("a wrong password", fixture!("new.p12"), "secret", E::Password),
         ("no password", fixture!("old.p12"), "", E::Password),
@@ -55,7 +55,7 @@ fn what_cannot_be_used_is_told_apart() {
         ("a key on a curve in PEM", fixture!("ec.pem"), "", E::NotRsa),
         ("another's key", fixture!("mismatch.pem"), "", E::NoCertificate),
         ("no key", fixture!("leaf.crt"), "", E::NoKey),
-        ("OpenSSL's old encryption", old_pem.as_bytes(), "s3cret", E::Encryption),
+        ("OpenSSL's old encryption", old_pem.as_bytes(), "s3cret", E::OldPem),
         ("nothing", b"", "", E::Unknown),
         ("a text", b"MIIKWgIBAzCC", "", E::Unknown),
         ("no end", b"-----BEGIN CERTIFICATE-----\nAAEC", "", E::Damaged("a PEM block has no end")),

@@ -3,13 +3,14 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod entra;
+mod faults;
 mod pod;
 mod proxy;
 
 use std::net::{TcpListener, TcpStream};
 
 use entra::Entra;
-use pod::{ASSERTION, HEADER, Pod, Sidecar, ask, bound, pid, program, waiting};
+use pod::{ASSERTION, HEADER, Pod, Sidecar, ask, bound, pid, probe, program, waiting};
 use proxy::Proxy;
 use rustix::process::{Signal, kill_process};
 
@@ -357,10 +358,6 @@ fn sigterm_lets_a_plain_container_serve_to_the_end_of_the_grace() {
 
 #[test]
 fn the_probe_says_whether_the_pod_may_start() {
-    let probe = |port: u16| {
-        let output = program().arg("probe").arg(format!("--port={port}")).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
-    };
     let pod = Pod::new(&waiting());
     let sidecar = Sidecar::start(&pod, &[]);
     let (code, line) = probe(sidecar.port);
@@ -410,14 +407,4 @@ fn each_way_to_use_it_wrongly_has_its_exit_code() {
         let all = String::from_utf8(all).unwrap();
         assert!(all.contains(said), "{args:?}: {all}");
     }
-}
-
-#[test]
-fn files_that_are_missing_are_told_at_once_and_hold_the_pod() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut sidecar = Sidecar::start_in(dir.path(), &[]);
-    assert!(sidecar.said("identities.json cannot be used"));
-    let (status, body) = sidecar.imds(VAULT);
-    assert_eq!((status, body["message"].as_str().unwrap().contains("No such file")), (503, true));
-    assert!(sidecar.child.try_wait().unwrap().is_none());
 }

@@ -47,6 +47,12 @@ pub(crate) fn program() -> Command {
     command
 }
 
+/// The exit code and the line of a startup probe of the sidecar on `port`.
+pub(crate) fn probe(port: u16) -> (Option<i32>, String) {
+    let output = program().arg("probe").arg(format!("--port={port}")).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
 pub(crate) fn pid(child: &Child) -> Pid {
     i32::try_from(child.id()).ok().and_then(Pid::from_raw).unwrap()
 }
@@ -56,11 +62,17 @@ pub(crate) struct Pod(TempDir);
 
 impl Pod {
     pub(crate) fn new(identities: &str) -> Self {
+        let pod = Self::empty();
+        pod.turn("..1", identities);
+        pod
+    }
+
+    /// Before the kubelet has written anything.
+    pub(crate) fn empty() -> Self {
         let pod = Self(tempfile::tempdir().unwrap());
         for name in ["identities.json", "token"] {
-            symlink(Path::new("..data").join(name), pod.0.path().join(name)).unwrap();
+            pod.project(name);
         }
-        pod.turn("..1", identities);
         pod
     }
 
@@ -80,13 +92,18 @@ impl Pod {
 
     /// The same, with more files.
     pub(crate) fn turn_with(&self, generation: &str, identities: &str, more: &[(&str, &str)]) {
+        let token = format!("{ASSERTION}\n");
+        let own = [("identities.json", identities), ("token", &token)];
+        self.turn_to(generation, &[&own, more].concat());
+    }
+
+    /// The same, with these files and no other.
+    pub(crate) fn turn_to(&self, generation: &str, files: &[(&str, &str)]) {
         let dir = self.0.path();
         fs::create_dir(dir.join(generation)).unwrap();
-        for (name, content) in more {
+        for (name, content) in files {
             fs::write(dir.join(generation).join(name), content).unwrap();
         }
-        fs::write(dir.join(generation).join("identities.json"), identities).unwrap();
-        fs::write(dir.join(generation).join("token"), format!("{ASSERTION}\n")).unwrap();
         symlink(generation, dir.join("..data_tmp")).unwrap();
         fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
     }
