@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use imdslet_core::admission::{Admission, Outcome, Untouched, admit};
+use imdslet_core::csi::{Derived, PodUse, Step, plan};
 use imdslet_core::index::{Change, Index};
 use imdslet_core::names::POD_LABEL;
 use imdslet_core::objects::Object;
@@ -61,7 +62,13 @@ pub fn inject(
     default_namespace: &str,
 ) -> Result<Injected, Inapplicable> {
     let mut injected = Injected::default();
-    let index = index(&documents, default_namespace, &mut injected.warnings);
+    let mut index = index(&documents, default_namespace, &mut injected.warnings);
+    let derived = derived(&documents, default_namespace, &index, settings);
+    for derived in &derived {
+        if let Ok(Some(object)) = Object::read(&derived.object(None), default_namespace) {
+            index.apply(Change::Applied(Box::new(object)));
+        }
+    }
     for mut document in documents {
         for site in pods(&document.value, default_namespace) {
             let place = format!("{}, {}", document.place, site.object);
@@ -75,7 +82,41 @@ pub fn inject(
         }
         injected.documents.push(document.value);
     }
+    injected.add_used(&derived, default_namespace);
     Ok(injected)
+}
+
+/// The classes that the controller would have made before these pods.
+fn derived(
+    documents: &[Document],
+    default_namespace: &str,
+    index: &Index,
+    settings: &Settings,
+) -> Vec<Derived> {
+    let uses = uses(documents.iter().map(|document| &document.value), default_namespace);
+    let uses = uses.iter().map(|(namespace, pod)| (&**namespace, pod));
+    let steps = plan(index, settings, uses).steps.into_values();
+    let made = steps.filter_map(|step| match step {
+        Step::Create(derived) => Some(derived),
+        // What stands in the files stays as it is there.
+        Step::Replace(..) | Step::Delete(_) => None,
+    });
+    made.collect()
+}
+
+/// What each pod has to do with SecretProviderClasses, with its namespace.
+fn uses<'a>(
+    documents: impl Iterator<Item = &'a Value>,
+    default_namespace: &str,
+) -> Vec<(String, PodUse)> {
+    let of = |document: &Value| {
+        let sites = pods(document, default_namespace).into_iter();
+        let uses = sites.filter_map(|site| {
+            Some((site.namespace, PodUse::read(&document.pointer(&site.pointer)?.to_string())?))
+        });
+        uses.collect::<Vec<_>>()
+    };
+    documents.flat_map(of).collect()
 }
 
 /// The objects that decisions read, out of all documents, whatever their order.
@@ -146,6 +187,18 @@ impl Injected {
         })?;
         self.patches.push((site.object.clone(), patch));
         Ok(())
+    }
+
+    /// Adds the derived classes that a pod names now: a cluster without imdslet has no others.
+    fn add_used(&mut self, derived: &[Derived], default_namespace: &str) {
+        let uses = uses(self.documents.iter(), default_namespace);
+        let is_used = |derived: &&Derived| {
+            let name = &derived.name;
+            let mut here = uses.iter().filter(|(namespace, _)| *namespace == name.namespace);
+            here.any(|(_, pod)| pod.classes.contains(&name.name))
+        };
+        let named = derived.iter().filter(is_used).map(|derived| derived.object(None));
+        self.documents.extend(named.collect::<Vec<_>>());
     }
 
     /// What came of all pods, in one line.

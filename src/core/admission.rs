@@ -3,6 +3,7 @@
 use json_patch::Patch;
 
 use crate::choices::{AnnotationError, Choices, KEYS};
+use crate::csi::redirects;
 use crate::index::Index;
 use crate::inject::{Edits, Injection, Reserved, announcement_of, own_sidecar};
 use crate::live::lack;
@@ -198,8 +199,11 @@ pub fn admit(
     report_conflicts(pod, &choices, &mut warnings);
     let resources = sidecar_resources(pod, choices.resources.as_ref(), index.limits(namespace));
     let identities = &resolution.identities;
-    let patch = Injection { pod, own, settings, choices: &choices, identities, resources }
-        .patch(&mut warnings)?;
+    let (redirects, missing) = redirects(index, (namespace, selector), identities, pod);
+    refuse_or_warn(missing, choices.when_unbound, &mut warnings)?;
+    let patch =
+        Injection { pod, own, settings, choices: &choices, identities, resources, redirects }
+            .patch(&mut warnings)?;
     let identities = identities.iter().map(|usable| usable.identity.name.clone()).collect();
     Ok(Admission { outcome: Outcome::Injected { patch, identities }, warnings })
 }
@@ -270,6 +274,22 @@ fn keep_what_fits(
         }
         _ => Ok(()),
     }
+}
+
+/// A volume that the provider cannot mount keeps the pod from starting. Under `deny` whoever makes it
+/// is to try again.
+fn refuse_or_warn(
+    missing: Vec<Warning>,
+    when_unbound: WhenUnbound,
+    warnings: &mut Vec<Warning>,
+) -> Result<(), Refusal> {
+    if when_unbound == WhenUnbound::Deny
+        && let Some(first) = missing.first()
+    {
+        return Err(Refusal::Unbound(first.to_string()));
+    }
+    warnings.extend(missing);
+    Ok(())
 }
 
 fn report_conflicts(pod: &PodView<'_>, choices: &Choices, warnings: &mut Vec<Warning>) {

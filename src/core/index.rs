@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::csi::ProviderClass;
 use crate::fields::FieldError;
 use crate::limits::LimitRange;
 use crate::objects::{
@@ -34,6 +35,8 @@ pub struct Index {
     exceptions: Arc<BTreeMap<ObjectName, Arc<AzurePodIdentityException>>>,
     namespaces: Arc<BTreeMap<String, Arc<NamespaceSettings>>>,
     limits: Arc<BTreeMap<ObjectName, Arc<LimitRange>>>,
+    /// Those that matter: [`ProviderClass::Other`] is not among them.
+    classes: Arc<BTreeMap<ObjectName, Arc<ProviderClass>>>,
 }
 
 impl Index {
@@ -58,6 +61,7 @@ impl Index {
             Kind::AzurePodIdentityException => self.exceptions = Arc::default(),
             Kind::Namespace => self.namespaces = Arc::default(),
             Kind::LimitRange => self.limits = Arc::default(),
+            Kind::SecretProviderClass => self.classes = Arc::default(),
         }
         for object in objects {
             self.insert(object);
@@ -73,6 +77,7 @@ impl Index {
             Kind::AzurePodIdentityException => self.exceptions.len(),
             Kind::Namespace => self.namespaces.len(),
             Kind::LimitRange => self.limits.len(),
+            Kind::SecretProviderClass => self.classes.len(),
         }
     }
 
@@ -92,7 +97,7 @@ impl Index {
             Kind::AzureIdentity => missing(&self.identities, others),
             Kind::AzureIdentityBinding => missing(&self.bindings, others),
             Kind::AzurePodIdentityException => missing(&self.exceptions, others),
-            Kind::Namespace | Kind::LimitRange => BTreeSet::new(),
+            Kind::Namespace | Kind::LimitRange | Kind::SecretProviderClass => BTreeSet::new(),
         }
     }
 
@@ -102,7 +107,7 @@ impl Index {
             Kind::AzureIdentity => self.identities.contains_key(name),
             Kind::AzureIdentityBinding => self.bindings.contains_key(name),
             Kind::AzurePodIdentityException => self.exceptions.contains_key(name),
-            Kind::Namespace | Kind::LimitRange => false,
+            Kind::Namespace | Kind::LimitRange | Kind::SecretProviderClass => false,
         }
     }
 
@@ -131,6 +136,12 @@ impl Index {
             Object::LimitRange(name, limits) => {
                 Arc::make_mut(&mut self.limits).insert(name, Arc::new(limits));
             }
+            Object::Class(name, ProviderClass::Other) => {
+                self.remove(Kind::SecretProviderClass, &name);
+            }
+            Object::Class(name, class) => {
+                Arc::make_mut(&mut self.classes).insert(name, Arc::new(class));
+            }
         }
     }
 
@@ -154,6 +165,12 @@ impl Index {
             }
             Kind::LimitRange => {
                 Arc::make_mut(&mut self.limits).remove(name);
+            }
+            Kind::SecretProviderClass => {
+                // Nearly all of them are others.
+                if self.classes.contains_key(name) {
+                    Arc::make_mut(&mut self.classes).remove(name);
+                }
             }
         }
     }
@@ -197,6 +214,21 @@ impl Index {
         of_namespace(&self.exceptions, namespace.to_owned())
             .find(|(_, exception)| matches(exception))
             .map(|(name, _)| name)
+    }
+
+    /// The SecretProviderClass of this name, unless it is none of our business.
+    pub(crate) fn class(&self, name: &ObjectName) -> Option<&ProviderClass> {
+        self.classes.get(name).map(|class| &**class)
+    }
+
+    /// All SecretProviderClasses that are our business.
+    pub(crate) fn classes(&self) -> impl Iterator<Item = (&ObjectName, &ProviderClass)> {
+        self.classes.iter().map(|(name, class)| (name, &**class))
+    }
+
+    /// Each selector with each binding that has it.
+    pub(crate) fn selectors(&self) -> impl Iterator<Item = (&str, &ObjectName)> {
+        self.by_selector.iter().map(|(selector, binding)| (&**selector, binding))
     }
 
     /// The LimitRanges of `namespace`.

@@ -1,9 +1,8 @@
 //! The patch that gives a pod its token endpoint.
 //!
 //! It only adds, with three exceptions, each a `replace` of one string: a container's own proxy
-//! exception list is extended, a Secrets Store volume is pointed to a derived class (not built
-//! yet), and our own two annotations are always set. Applied and asked again, nothing is left
-//! to do.
+//! exception list is extended, a Secrets Store volume is pointed to a derived class, and our own
+//! two annotations are always set. Applied and asked again, nothing is left to do.
 
 use json_patch::jsonptr::{PointerBuf, Token};
 use json_patch::{AddOperation, Patch, PatchOperation, ReplaceOperation};
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::choices::Choices;
 use crate::contract::{FORMAT, PodIdentities};
+use crate::csi::{CLASS_ATTRIBUTE, Redirect};
 use crate::names::{ADDRESS_CONTAINER, IDENTITIES, SIDECAR, VERSION};
 use crate::pod::{Container, List, PodView};
 use crate::resolve::Usable;
@@ -78,6 +78,7 @@ pub(crate) struct Injection<'a> {
     pub(crate) choices: &'a Choices,
     pub(crate) identities: &'a [Usable],
     pub(crate) resources: Option<Value>,
+    pub(crate) redirects: Vec<Redirect>,
 }
 
 impl Injection<'_> {
@@ -92,6 +93,11 @@ impl Injection<'_> {
             self.announcement()
         };
         announce(self.pod, &announcement, &self.choices.skip_containers, &mut edits, warnings);
+        for Redirect { at, class } in &self.redirects {
+            let place = at.to_string();
+            let path = ["spec", "volumes", &place, "csi", "volumeAttributes", CLASS_ATTRIBUTE];
+            edits.replace(path, json!(class));
+        }
         if self.own.is_none() {
             self.add_sidecar(&mut edits, warnings);
         }

@@ -15,6 +15,7 @@ pub mod assigned;
 pub mod authority;
 mod choices;
 pub mod contract;
+pub mod csi;
 pub mod federation;
 mod fields;
 pub mod hold;

@@ -51,6 +51,24 @@ pub const VERSION: &str = "imdslet.dev/version";
 /// On the CRD of a kind: objects of it that are missing are meant to be gone, see [`crate::hold`].
 pub const LET_GO: &str = "imdslet.dev/let-go";
 
+/// The API group of SecretProviderClass, which secrets-store-csi-driver defines.
+pub const CLASS_GROUP: &str = "secrets-store.csi.x-k8s.io";
+
+/// The kind of [`CLASS_GROUP`] that says which secrets a volume has, and how they are asked for.
+pub const CLASS_KIND: &str = "SecretProviderClass";
+
+/// The name of secrets-store-csi-driver, in volumes and as a CSIDriver.
+pub const DRIVER: &str = "secrets-store.csi.k8s.io";
+
+/// Marks an object as ours. No other is ever changed.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "imdslet");
+
+/// On a SecretProviderClass of ours: the one whose place it takes.
+pub const ORIGINAL: &str = "imdslet.dev/secret-provider-class";
+
+/// On a SecretProviderClass of ours: the label of the pods that it is for.
+pub const SELECTOR: &str = "imdslet.dev/selector";
+
 /// The port of the token endpoint where nothing else is said. It was NMI's.
 pub const DEFAULT_PORT: u16 = 2579;
 

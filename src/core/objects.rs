@@ -9,10 +9,11 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::contract::Source;
+use crate::csi::ProviderClass;
 use crate::fields::{FieldError, Fields};
 use crate::id::{is_guid, is_identity_resource_id, is_object_name, is_tenant};
 use crate::limits::LimitRange;
-use crate::names::GROUP;
+use crate::names::{CLASS_GROUP, CLASS_KIND, GROUP};
 
 /// Namespace and name of an object. Ordered by namespace, then name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +54,8 @@ pub enum Kind {
     Namespace,
     /// `v1` LimitRange.
     LimitRange,
+    /// `secrets-store.csi.x-k8s.io/v1` SecretProviderClass.
+    SecretProviderClass,
 }
 
 /// What an AzureIdentity says.
@@ -127,6 +130,8 @@ pub enum Object {
     Namespace(ObjectName, NamespaceSettings),
     /// A LimitRange.
     LimitRange(ObjectName, LimitRange),
+    /// A SecretProviderClass.
+    Class(ObjectName, ProviderClass),
 }
 
 /// Why something is no object at all.
@@ -192,6 +197,10 @@ impl Object {
             }
             Kind::Namespace => Self::Namespace(name, NamespaceSettings::read(value)),
             Kind::LimitRange => Self::LimitRange(name, LimitRange::read(value)),
+            Kind::SecretProviderClass => {
+                let class = ProviderClass::read(&name.name, value);
+                Self::Class(name, class)
+            }
         }))
     }
 
@@ -204,6 +213,7 @@ impl Object {
             Self::Exception(name, _) => (Kind::AzurePodIdentityException, name),
             Self::Namespace(name, _) => (Kind::Namespace, name),
             Self::LimitRange(name, _) => (Kind::LimitRange, name),
+            Self::Class(name, _) => (Kind::SecretProviderClass, name),
         }
     }
 
@@ -214,19 +224,20 @@ impl Object {
             Self::Identity(_, identity) => identity.as_ref().err(),
             Self::Binding(_, binding) => binding.as_ref().err(),
             Self::Exception(_, exception) => exception.as_ref().err(),
-            Self::Namespace(..) | Self::LimitRange(..) => None,
+            Self::Namespace(..) | Self::LimitRange(..) | Self::Class(..) => None,
         }
     }
 }
 
 impl Kind {
     /// Each of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::AzureIdentity,
         Self::AzureIdentityBinding,
         Self::AzurePodIdentityException,
         Self::Namespace,
         Self::LimitRange,
+        Self::SecretProviderClass,
     ];
 
     fn of(group: &str, kind: &str) -> Option<Self> {
@@ -236,6 +247,7 @@ impl Kind {
             (GROUP, "AzurePodIdentityException") => Some(Self::AzurePodIdentityException),
             ("", "Namespace") => Some(Self::Namespace),
             ("", "LimitRange") => Some(Self::LimitRange),
+            (CLASS_GROUP, CLASS_KIND) => Some(Self::SecretProviderClass),
             _ => None,
         }
     }
@@ -249,10 +261,11 @@ impl Kind {
             Self::AzurePodIdentityException => "AzurePodIdentityException",
             Self::Namespace => "Namespace",
             Self::LimitRange => "LimitRange",
+            Self::SecretProviderClass => CLASS_KIND,
         }
     }
 
-    /// The name of its CRD, if it is a custom resource.
+    /// The name of its CRD, if it is a custom resource of ours: what disappears with it is held.
     #[must_use]
     pub fn definition(self) -> Option<&'static str> {
         match self {
@@ -261,7 +274,7 @@ impl Kind {
             Self::AzurePodIdentityException => {
                 Some("azurepodidentityexceptions.aadpodidentity.k8s.io")
             }
-            Self::Namespace | Self::LimitRange => None,
+            Self::Namespace | Self::LimitRange | Self::SecretProviderClass => None,
         }
     }
 }

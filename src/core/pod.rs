@@ -104,6 +104,9 @@ pub(crate) struct Volume<'a> {
     /// Looked into only where the volume is ours.
     #[serde(borrow, default)]
     pub(crate) projected: Option<&'a RawValue>,
+    /// An ephemeral volume of a CSI driver.
+    #[serde(borrow, default)]
+    pub(crate) csi: Option<&'a RawValue>,
 }
 
 /// Anything whose name alone is read: mounts, the operating system.

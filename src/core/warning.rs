@@ -79,6 +79,31 @@ pub enum Warning {
          needs it to be 80 or less"
     )]
     OwnSysctl,
+    /// The class that a Secrets Store volume should name is not there.
+    #[error(
+        "volume `{volume}` cannot be mounted: SecretProviderClass {class} has usePodIdentity, \
+         and {derived}, by which imdslet replaces it, is not there; once it is, recreate the pod"
+    )]
+    ClassNotReady {
+        /// The volume.
+        volume: String,
+        /// The class that it names.
+        class: String,
+        /// The one that it should name.
+        derived: String,
+    },
+    /// The provider of a Secrets Store volume cannot ask by any of the pod's identities.
+    #[error(
+        "volume `{volume}` cannot be mounted: SecretProviderClass {class} has usePodIdentity, \
+         and none of this pod's identities has type 0 and a federated credential, by which the \
+         provider could ask instead; bind one"
+    )]
+    NoProviderIdentity {
+        /// The volume.
+        volume: String,
+        /// The class that it names.
+        class: String,
+    },
     /// A container listens where the sidecar listens.
     #[error(
         "container `{container}` declares port {port}, where imdslet listens on the loopback \
@@ -188,6 +213,8 @@ impl Warning {
         "ArrivedWithout",
         "ServedLate",
         "OwnSysctl",
+        "ClassNotReady",
+        "NoProviderIdentity",
         "PortTaken",
         "MetricsPortTaken",
         "WorkloadIdentity",
@@ -214,6 +241,8 @@ impl Warning {
             Self::ArrivedWithout { .. } => "ArrivedWithout",
             Self::ServedLate { .. } => "ServedLate",
             Self::OwnSysctl => "OwnSysctl",
+            Self::ClassNotReady { .. } => "ClassNotReady",
+            Self::NoProviderIdentity { .. } => "NoProviderIdentity",
             Self::PortTaken { .. } => "PortTaken",
             Self::MetricsPortTaken { .. } => "MetricsPortTaken",
             Self::WorkloadIdentity(..) => "WorkloadIdentity",

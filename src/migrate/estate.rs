@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use imdslet_core::FieldError;
+use imdslet_core::csi::ProviderClass;
 use imdslet_core::index::{Change, Index};
 use imdslet_core::names::GROUP;
 use imdslet_core::objects::{
@@ -157,6 +158,9 @@ impl Estate {
             Object::Binding(name, Ok(binding)) => {
                 self.bindings.insert(name.clone(), binding.clone());
             }
+            Object::Class(name, ProviderClass::AsksNmi(_)) => {
+                self.classes.insert(format!("{kind}/{name}"));
+            }
             _ => {}
         }
         self.index.apply(Change::Applied(Box::new(object)));
@@ -199,13 +203,6 @@ impl Estate {
         let kind = text(value, "/kind");
         let id = format!("{kind}/{}", name_of(value, default_namespace));
         match (group, kind) {
-            ("secrets-store.csi.x-k8s.io", "SecretProviderClass") => {
-                let asks = text(value, "/spec/parameters/usePodIdentity");
-                if text(value, "/spec/provider") == "azure" && is_true(asks) {
-                    self.classes.insert(id);
-                }
-                true
-            }
             (GROUP, "AzureAssignedIdentity") => {
                 let finalizers = value.pointer("/metadata/finalizers").and_then(Value::as_array);
                 if finalizers.is_some_and(|finalizers| !finalizers.is_empty()) {
@@ -290,7 +287,7 @@ fn name_of(value: &Value, default_namespace: &str) -> ObjectName {
     ObjectName::new(namespace.unwrap_or(default_namespace), text(value, "/metadata/name"))
 }
 
-/// As Go's `strconv.ParseBool` has it, by which the provider reads its parameters.
+/// As Go's `strconv.ParseBool` has it, by which NMI read its settings.
 fn is_true(text: &str) -> bool {
     matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
 }

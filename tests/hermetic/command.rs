@@ -115,6 +115,28 @@ fn its_own_result_comes_out_unchanged() {
 }
 
 #[test]
+fn a_class_that_asks_nmi_comes_with_the_one_that_takes_its_place() {
+    let file = folder("../manifests/demo/4-secrets-store-csi.yaml");
+    let ended = run(&["inject", "--tenant-id=contoso.example", "-f", file.to_str().unwrap()]);
+    assert_eq!((ended.code, warnings(&ended)), (Some(0), ""));
+    let documents = values(&ended.stdout);
+    let [original, pod, .., derived] = documents.as_slice() else { panic!("{documents:?}") };
+    let attributes = "/spec/volumes/0/csi/volumeAttributes/secretProviderClass";
+    assert_eq!(pod.pointer(attributes), Some(&derived["metadata"]["name"]));
+    let annotation = "/metadata/annotations/imdslet.dev~1secret-provider-class";
+    assert_eq!(derived.pointer(annotation), Some(&original["metadata"]["name"]));
+    let mut expected = original["spec"].clone();
+    let parameters = expected["parameters"].as_object_mut().unwrap();
+    parameters.remove("usePodIdentity").unwrap();
+    parameters.insert("clientID".into(), json!("c0000000-0000-4000-8000-000000000041"));
+    assert_eq!(derived["spec"], expected);
+    // One that no pod names is not made.
+    let only: String = ended.stdout.split("---\n").take(1).collect();
+    let alone = fed(&["inject", "--tenant-id=contoso.example", "-f", "-"], &only);
+    assert_eq!(values(&alone.stdout), values(&only));
+}
+
+#[test]
 fn a_folder_is_read_and_objects_of_all_files_count_for_all() {
     let both = run(&["inject", "-f", "good", "-o", "patch"]);
     assert_eq!((both.code, warnings(&both)), (Some(0), ""));

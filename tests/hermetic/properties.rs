@@ -135,6 +135,12 @@ proptest! {
             });
             let _ = Object::read(&object, "default");
         }
+        let class = json!({
+            "apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass",
+            "metadata": {"name": "x", "annotations": value, "ownerReferences": value},
+            "spec": {"provider": "azure", "parameters": value},
+        });
+        let _ = Object::read(&class, "default");
         for kind in ["LimitRange", "Namespace"] {
             let object = json!({
                 "apiVersion": "v1", "kind": kind,
@@ -165,6 +171,7 @@ fn is_of_the_design(operation: &Value) -> bool {
         path.split('/').map(|part| if is_number(part) { "N" } else { part }).collect();
     let changes = [
         "/spec/containers/N/env/N/value",
+        "/spec/volumes/N/csi/volumeAttributes/secretProviderClass",
         "/metadata/annotations/imdslet.dev~1identities",
         "/metadata/annotations/imdslet.dev~1version",
     ];
@@ -184,8 +191,9 @@ fn is_of_the_design(operation: &Value) -> bool {
     ];
     let path = parts.join("/");
     let is_change = changes.contains(&path.as_str());
+    let is_class = path.starts_with("/spec/volumes/N/csi");
     match operation["op"].as_str() {
-        Some("add") => is_change || additions.contains(&path.as_str()),
+        Some("add") => (is_change && !is_class) || additions.contains(&path.as_str()),
         Some("replace") => is_change,
         _ => false,
     }
@@ -365,7 +373,7 @@ fn any_pod() -> BoxedStrategy<Value> {
     let spec = object_of([
         ("initContainers", list_of(any_container())),
         ("ephemeralContainers", list_of(any_container())),
-        ("volumes", list_of(object_of([("name", text_of(&["data", "other"]))]))),
+        ("volumes", list_of(any_volume())),
         ("securityContext", object_of([("sysctls", sysctls)])),
         ("hostNetwork", Just(json!(false)).boxed()),
         ("nodeSelector", object_of([]).prop_map(|_| json!({"kubernetes.io/os": "linux"})).boxed()),
@@ -385,6 +393,60 @@ fn any_pod() -> BoxedStrategy<Value> {
             Value::Object(pod)
         })
         .boxed()
+}
+
+fn any_volume() -> BoxedStrategy<Value> {
+    let attributes = object_of([
+        ("secretProviderClass", text_of(&["kv", "kv", "plain", KV_FOR_DB, "gone"])),
+        ("other", text_of(&["kv"])),
+    ]);
+    // Values of attributes are strings, unknown ones too.
+    let attributes = attributes.prop_map(|attributes| {
+        let texts = attributes.as_object().unwrap().iter();
+        Value::Object(
+            texts
+                .filter(|(_, value)| !value.is_object())
+                .map(|(key, value)| {
+                    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    (key.clone(), if value.is_null() { Value::Null } else { json!(text) })
+                })
+                .collect(),
+        )
+    });
+    let driver = text_of(&["secrets-store.csi.k8s.io", "secrets-store.csi.k8s.io", "disk"]);
+    let csi = object_of([("driver", driver), ("volumeAttributes", attributes.boxed())]);
+    object_of([("name", text_of(&["data", "other"])), ("csi", csi)])
+}
+
+/// The class that takes the place of `kv` for pods with the label `db`.
+const KV_FOR_DB: &str = "kv.imdslet.93eae0eb";
+
+/// `kv` asks NMI; `plain` does not; the third is derived from `kv`, or looks as if it were.
+fn any_class() -> BoxedStrategy<Value> {
+    let class = |name: &str, labels: &Value, parameters: &Value| {
+        json!({
+            "apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass",
+            "metadata": {
+                "name": name, "namespace": "web", "labels": labels,
+                "annotations": {
+                    "imdslet.dev/secret-provider-class": "kv", "imdslet.dev/selector": "db",
+                },
+            },
+            "spec": {"provider": "azure", "parameters": parameters},
+        })
+    };
+    let ours = json!({"app.kubernetes.io/managed-by": "imdslet"});
+    let asks = json!({"usePodIdentity": "true"});
+    select(vec![
+        class("kv", &json!({}), &asks),
+        class("kv", &json!({}), &asks),
+        class("kv", &json!({}), &json!({})),
+        class("plain", &json!({}), &json!({"clientID": "c"})),
+        class(KV_FOR_DB, &ours, &json!({"clientID": "c"})),
+        class(KV_FOR_DB, &ours, &json!({"clientID": "c"})),
+        class(KV_FOR_DB, &json!({}), &asks),
+    ])
+    .boxed()
 }
 
 fn weighted_rarely() -> BoxedStrategy<Value> {
@@ -441,7 +503,11 @@ fn any_object() -> BoxedStrategy<Value> {
             "spec": {"limits": [{"type": "Container", "min": {"cpu": min}}]},
         })
     });
-    prop_oneof![3 => identity, 3 => binding, 1 => exception, 1 => namespace, 1 => limits].boxed()
+    let class = any_class();
+    prop_oneof![
+        3 => identity, 3 => binding, 1 => exception, 1 => namespace, 1 => limits, 2 => class
+    ]
+    .boxed()
 }
 
 /// Objects of which no two have the same name.

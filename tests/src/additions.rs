@@ -6,8 +6,9 @@ use serde_json::Value;
 /// Checks that everything of `before` is still in `after`.
 ///
 /// Objects keep their keys, lists keep their items in order and without gaps, all other values
-/// stay. A null is an absence. The exceptions (invariant 4): our own two annotations, and the
-/// values of `NO_PROXY` and `no_proxy`, which may get longer at the end.
+/// stay. A null is an absence. The exceptions (invariant 4): our own two annotations, the values of
+/// `NO_PROXY` and `no_proxy`, which may get longer at the end, and the class of a Secrets Store
+/// volume, which may be a derived one.
 ///
 /// # Errors
 ///
@@ -25,7 +26,10 @@ fn check(path: &str, before: &Value, after: &Value) -> Result<(), String> {
                 let Some(now) = new.get(key) else { return Err(format!("{path} is gone")) };
                 let is_ours = [IDENTITIES, VERSION].contains(&key.as_str())
                     && path == format!("/metadata/annotations/{key}");
-                if !is_ours && !is_extended_list(&path, before, key, now) {
+                let is_exception = is_ours
+                    || is_extended_list(&path, before, key, now)
+                    || is_derived_class(&path, value, now);
+                if !is_exception {
                     check(&path, value, now)?;
                 }
             }
@@ -44,6 +48,16 @@ fn check(path: &str, before: &Value, after: &Value) -> Result<(), String> {
         _ if before == after => Ok(()),
         _ => Err(format!("{path} was {before} and is {after}")),
     }
+}
+
+/// Whether the class of a volume has become one that is derived from some class.
+fn is_derived_class(path: &str, class: &Value, now: &Value) -> bool {
+    let is_class = path.starts_with("/spec/volumes/csi/")
+        && path.ends_with("/volumeAttributes/secretProviderClass");
+    let hash = now.as_str().and_then(|now| Some(now.rsplit_once(".imdslet.")?.1));
+    is_class
+        && class.is_string()
+        && hash.is_some_and(|hash| hash.len() == 8 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 fn is_extended_list(path: &str, variable: &Value, key: &str, now: &Value) -> bool {
@@ -94,5 +108,14 @@ mod tests {
         assert!(only_adds(&before, &pod("1", "1", "NO_PROXY", "b")).is_err());
         let before = pod("1", "1", "PROXY", "a");
         assert!(only_adds(&before, &pod("1", "1", "PROXY", "a,b")).is_err());
+        let pod = |class: &str, other: &str| {
+            let attributes = json!({"secretProviderClass": class, "other": other});
+            json!({"spec": {"volumes": [{"csi": {"volumeAttributes": attributes}}]}})
+        };
+        let before = pod("kv", "x");
+        assert_eq!(only_adds(&before, &pod("kv.imdslet.0123abcd", "x")), Ok(()));
+        assert!(only_adds(&before, &pod("kv.imdslet.0123abcdx", "x")).is_err());
+        assert!(only_adds(&before, &pod("other", "x")).is_err());
+        assert!(only_adds(&before, &pod("kv", "kv.imdslet.0123abcd")).is_err());
     }
 }

@@ -1,0 +1,225 @@
+//! Which derived classes there should be, and what is to be done about those that there are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::class::{Derived, Origin, ProviderClass, Stored};
+use super::volumes::class_names;
+use crate::contract::Source;
+use crate::index::Index;
+use crate::names::DRIVER;
+use crate::objects::ObjectName;
+use crate::pod::PodView;
+use crate::resolve::{Usable, resolve};
+use crate::settings::{Endpoint, Scope, Settings};
+
+#[cfg(test)]
+mod tests;
+
+/// Selectors that only other namespaces bind count ahead of pods as long as there are no more: each
+/// is another class for every class of every namespace, and nearly all would be for nobody.
+const FOREIGN: usize = 16;
+
+/// What a labelled pod has to do with classes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodUse {
+    /// Its label.
+    pub selector: String,
+    /// The classes that its volumes name.
+    pub classes: BTreeSet<String>,
+}
+
+/// What is to be done about the derived classes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What differs, by the name of the derived class.
+    pub steps: BTreeMap<ObjectName, Step>,
+    /// Names that a derived class should have and a class of somebody else has.
+    pub taken: BTreeSet<ObjectName>,
+    /// Whether there is a derived class that gives somebody something.
+    pub is_needed: bool,
+}
+
+/// What to do about one class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There is none.
+    Create(Derived),
+    /// It says something else: this version of it is replaced.
+    Replace(Derived, String),
+    /// It is for nobody any more: the one of this uid.
+    Delete(String),
+}
+
+impl PodUse {
+    /// Reads a pod as the API server has it. `None`: it has no Secrets Store volume, or has ended.
+    #[must_use]
+    pub fn read(json: &str) -> Option<Self> {
+        // Most pods have none, and need not be read for that.
+        if !json.contains(DRIVER) {
+            return None;
+        }
+        let pod = PodView::read(json).ok()?;
+        let selector = pod.selector()?.to_owned();
+        let classes: BTreeSet<_> = class_names(&pod).map(|(_, _, class)| class).collect();
+        let phase = serde_json::from_str::<Value>(json).ok()?;
+        let phase = phase.pointer("/status/phase").and_then(Value::as_str);
+        let has_ended = matches!(phase, Some("Succeeded" | "Failed"));
+        (!classes.is_empty() && !has_ended).then_some(Self { selector, classes })
+    }
+}
+
+/// The identity by which the provider can ask for pods with these identities: the first one that
+/// has a federated credential, which is the one that requests get that name none.
+pub(super) fn provider_identity(identities: &[Usable]) -> Option<&Usable> {
+    identities.iter().find(|usable| usable.identity.source == Source::Federated)
+}
+
+/// Decides what is to be done, `uses` being those of all labelled pods, each with its namespace.
+///
+/// There is a derived class for each class that asks NMI and each selector that its namespace binds;
+/// for selectors that other namespaces bind, where they are few or a pod has that label and names
+/// that class.
+#[must_use]
+pub fn plan<'a>(
+    index: &'a Index,
+    settings: &Settings,
+    uses: impl IntoIterator<Item = (&'a str, &'a PodUse)>,
+) -> Plan {
+    let mut originals: BTreeMap<&str, Vec<(&str, &Stored)>> = BTreeMap::new();
+    for (name, class) in index.classes() {
+        if let ProviderClass::AsksNmi(stored) = class {
+            originals.entry(&name.namespace).or_default().push((&name.name, stored));
+        }
+    }
+    let demand = Demand::of(index, uses);
+    let mut plan = Plan::default();
+    let mut wanted = BTreeSet::new();
+    for (namespace, classes) in &originals {
+        for (origin, client_id) in demand.origins(index, settings, namespace, classes) {
+            let Some((_, original)) = classes.iter().find(|(name, _)| *name == origin.class) else {
+                continue;
+            };
+            let derived = Derived::of(namespace, origin, original, client_id.as_deref());
+            let is_new = wanted.insert(derived.name.clone());
+            if is_new && !plan.want(index, &derived, client_id.is_some(), &demand) {
+                wanted.remove(&derived.name);
+            }
+        }
+    }
+    for (name, class) in index.classes() {
+        let ProviderClass::Derived(_, there) = class else { continue };
+        if !wanted.contains(name) && !there.is_ending && !demand.is_used(name) {
+            plan.steps.insert(name.clone(), Step::Delete(there.uid.clone()));
+        }
+    }
+    plan
+}
+
+impl Plan {
+    /// Takes in what should be there; whether it should.
+    fn want(
+        &mut self,
+        index: &Index,
+        derived: &Derived,
+        is_bound: bool,
+        demand: &Demand<'_>,
+    ) -> bool {
+        let step = match index.class(&derived.name) {
+            // What gives nothing is only for those who have it.
+            _ if !is_bound && !demand.is_used(&derived.name) => return false,
+            None if !is_bound => return false,
+            None => Some(Step::Create(derived.clone())),
+            Some(ProviderClass::Derived(origin, there)) if *origin == derived.origin => {
+                let is_right = there.is_ending || derived.is_like(there);
+                (!is_right).then(|| Step::Replace(derived.clone(), there.version.clone()))
+            }
+            Some(_) => {
+                self.taken.insert(derived.name.clone());
+                return true;
+            }
+        };
+        self.is_needed |= is_bound;
+        self.steps.extend(step.map(|step| (derived.name.clone(), step)));
+        true
+    }
+}
+
+/// Who may need derived classes.
+struct Demand<'a> {
+    /// The selectors that each namespace binds.
+    own: BTreeMap<&'a str, BTreeSet<&'a str>>,
+    /// The selectors that anybody binds.
+    all: BTreeSet<&'a str>,
+    /// What the pods of each namespace have, and which classes they name.
+    pods: BTreeMap<&'a str, BTreeSet<(&'a str, &'a str)>>,
+}
+
+impl<'a> Demand<'a> {
+    fn of(index: &'a Index, uses: impl IntoIterator<Item = (&'a str, &'a PodUse)>) -> Self {
+        let mut demand = Self { own: BTreeMap::new(), all: BTreeSet::new(), pods: BTreeMap::new() };
+        for (selector, binding) in index.selectors() {
+            demand.own.entry(&binding.namespace).or_default().insert(selector);
+            demand.all.insert(selector);
+        }
+        for (namespace, pod) in uses {
+            let named = pod.classes.iter().map(|class| (&*pod.selector, &**class));
+            demand.pods.entry(namespace).or_default().extend(named);
+        }
+        demand
+    }
+
+    /// Whether a pod's volume names this class.
+    fn is_used(&self, name: &ObjectName) -> bool {
+        let pods = self.pods.get(&*name.namespace);
+        pods.is_some_and(|pods| pods.iter().any(|(_, class)| *class == name.name))
+    }
+
+    /// What there may be derived classes for in a namespace, each with the client id that it gives.
+    fn origins(
+        &self,
+        index: &Index,
+        settings: &Settings,
+        namespace: &str,
+        classes: &[(&str, &Stored)],
+    ) -> Vec<(Origin, Option<String>)> {
+        let nothing = BTreeSet::new();
+        let own = self.own.get(namespace).unwrap_or(&nothing);
+        let reaches_all = settings.scope == Scope::Cluster && self.all.len() - own.len() <= FOREIGN;
+        let mut pairs = BTreeSet::new();
+        for selector in if reaches_all { &self.all } else { own } {
+            pairs.extend(classes.iter().map(|(class, _)| (*class, *selector)));
+        }
+        for (selector, class) in self.pods.get(namespace).into_iter().flatten() {
+            match index.class(&ObjectName::new(namespace, *class)) {
+                Some(ProviderClass::AsksNmi(_)) => drop(pairs.insert((*class, *selector))),
+                // What the pod was admitted with, whatever its label says now.
+                Some(ProviderClass::Derived(origin, _)) => {
+                    pairs.insert((&origin.class, &origin.selector));
+                }
+                _ => {}
+            }
+        }
+        let mut client_ids = BTreeMap::new();
+        let origins = pairs.into_iter().map(|(class, selector)| {
+            let client_id = client_ids
+                .entry(selector)
+                .or_insert_with(|| client_id(index, settings, namespace, selector));
+            let origin = Origin { class: class.to_owned(), selector: selector.to_owned() };
+            (origin, client_id.clone())
+        });
+        origins.collect()
+    }
+}
+
+fn client_id(
+    index: &Index,
+    settings: &Settings,
+    namespace: &str,
+    selector: &str,
+) -> Option<String> {
+    // The endpoint decides only about what the provider cannot ask by.
+    let resolution = resolve(index, settings, namespace, selector, Endpoint::Env);
+    provider_identity(&resolution.identities).map(|usable| usable.identity.client_id.clone())
+}
