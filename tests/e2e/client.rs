@@ -2,12 +2,13 @@
 //! line of JSON for each thing that happens, with the time in milliseconds since the Unix epoch.
 //!
 //! `client once` asks once and ends, 0 if there was a token; `client serve` asks once, then waits
-//! for SIGTERM; `client loop` asks every 50 ms. `--resource=R` says for what.
+//! for SIGTERM; `client loop` asks every 50 ms. `--resource=R` says for what. With `--link-local` it
+//! is a client that knows no variable, and nothing but the address of Azure's metadata service.
 //!
 //! One file and only the standard library, so that `rustc` alone makes it.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
@@ -19,11 +20,12 @@ fn main() -> ExitCode {
     let task = args.get(1).map(String::as_str).unwrap_or("once");
     let resource = args.iter().find_map(|arg| arg.strip_prefix("--resource="));
     let resource = resource.unwrap_or("https://vault.azure.net");
+    let way = if args.iter().any(|arg| arg == "--link-local") { link_local } else { variables };
     println!("{{\"at\": {}, \"started\": true}}", now());
-    let mut is_ok = ask(resource);
+    let mut is_ok = ask(way, resource);
     while task == "loop" {
         sleep(Duration::from_millis(50));
-        is_ok = ask(resource);
+        is_ok = ask(way, resource);
     }
     while task == "serve" {
         sleep(Duration::from_secs(3600));
@@ -31,10 +33,19 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(!is_ok))
 }
 
+/// How a client asks.
+struct Way {
+    /// Address and port.
+    host: String,
+    path: String,
+    version: &'static str,
+    header: String,
+}
+
 /// Asks for a token and prints the answer; whether there was one.
-fn ask(resource: &str) -> bool {
+fn ask(way: fn() -> Result<Way, String>, resource: &str) -> bool {
     let started = now();
-    match exchange(resource) {
+    match way().and_then(|way| exchange(&way, resource)) {
         Ok((status, body)) => {
             let after = now() - started;
             println!(
@@ -50,17 +61,34 @@ fn ask(resource: &str) -> bool {
 }
 
 /// As Azure's SDKs do it in App Service: `GET $IDENTITY_ENDPOINT` with `X-IDENTITY-HEADER`.
-fn exchange(resource: &str) -> Result<(u16, String), String> {
+fn variables() -> Result<Way, String> {
     let variable = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not set"));
     let (endpoint, header) = (variable("IDENTITY_ENDPOINT")?, variable("IDENTITY_HEADER")?);
     let rest = endpoint.strip_prefix("http://").ok_or("IDENTITY_ENDPOINT is no http URL")?;
     let (host, path) = rest.split_once('/').ok_or("IDENTITY_ENDPOINT has no path")?;
+    let header = format!("X-IDENTITY-HEADER: {header}");
+    Ok(Way { host: host.to_owned(), path: path.to_owned(), version: "2019-08-01", header })
+}
+
+/// As they do it on a virtual machine.
+fn link_local() -> Result<Way, String> {
+    Ok(Way {
+        host: "169.254.169.254:80".to_owned(),
+        path: "metadata/identity/oauth2/token".to_owned(),
+        version: "2018-02-01",
+        header: "Metadata: true".to_owned(),
+    })
+}
+
+fn exchange(way: &Way, resource: &str) -> Result<(u16, String), String> {
+    let Way { host, path, version, header } = way;
     let io = |error: std::io::Error| error.to_string();
-    let mut stream = TcpStream::connect(host).map_err(io)?;
+    let address: SocketAddr = host.parse().map_err(|_| format!("{host} is no address"))?;
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).map_err(io)?;
     stream.set_read_timeout(Some(Duration::from_secs(60))).map_err(io)?;
     let request = format!(
-        "GET /{path}?api-version=2019-08-01&resource={resource} HTTP/1.1\r\nHost: {host}\r\n\
-         X-IDENTITY-HEADER: {header}\r\nConnection: close\r\n\r\n"
+        "GET /{path}?api-version={version}&resource={resource} HTTP/1.1\r\nHost: {host}\r\n\
+         {header}\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).map_err(io)?;
     let mut answer = String::new();

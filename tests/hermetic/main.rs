@@ -11,6 +11,7 @@ mod audiences;
 mod bindings;
 mod chain;
 mod command;
+mod documents;
 mod invariants;
 mod manifests;
 mod migrate;

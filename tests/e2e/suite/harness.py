@@ -100,10 +100,11 @@ class Context:
         self.identity()
         self.bind()
 
-    def pod(self, name="app", label=None, opted_in=True, containers=None, namespace=None, labels=None, **spec):
+    def pod(self, name="app", label=None, opted_in=True, containers=None, namespace=None, labels=None,
+            annotations=None, **spec):
         labels = (labels or {}) | ({"aadpodidbinding": label or self.label} if opted_in else {})
         spec = {"containers": containers or [container()], "terminationGracePeriodSeconds": 2, **spec}
-        return self.create("Pod", name, spec, namespace, labels)
+        return self.create("Pod", name, spec, namespace, labels, annotations)
 
     def eventually(self, what, condition, seconds=60):
         """Waits until `condition` gives something, which it returns."""

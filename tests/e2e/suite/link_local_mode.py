@@ -1,0 +1,101 @@
+"""Pods whose applications know nothing but the address of Azure's metadata service."""
+
+import subprocess
+
+from harness import container, restricted, test
+
+ANNOTATIONS = {"imdslet.dev/endpoint": "link-local"}
+CLIENT = "serve --link-local"
+
+
+def addresses(t):
+    """The IPv4 addresses of the node, and those of the machine that it runs on."""
+    command = ["ip", "-4", "-oneline", "address"]
+    node = ["nsenter", f"--net=/run/netns/{t.cluster.netns}", *command]
+    lists = [subprocess.run(one, check=True, capture_output=True, text=True).stdout for one in (node, command)]
+    return [[tuple(line.split()[1:4]) for line in text.splitlines()] for text in lists]
+
+
+def rehearsed(t, namespace=None, **spec):
+    """What a pod in link-local mode would be: a dry run."""
+    metadata = {"name": "rehearsed", "namespace": namespace or t.namespace, "annotations": ANNOTATIONS,
+                "labels": {"aadpodidbinding": t.label}}
+    pod = {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": {"containers": [container()], **spec}}
+    return t.api.json("POST", t.api.path("Pod", metadata["namespace"], dryRun="All"), body=pod)
+
+
+@test
+def clients_that_know_only_azures_own_address_get_tokens_and_the_node_keeps_its_addresses(t):
+    before = addresses(t)
+    t.bound()
+    # An author who lets nobody be root, and an application as confined as can be.
+    t.pod(
+        annotations=ANNOTATIONS,
+        securityContext={"runAsNonRoot": True, "runAsUser": 1000},
+        initContainers=[container("once --link-local", "first")],
+        containers=[container(CLIENT), container(CLIENT, "confined", securityContext=restricted())],
+    )
+    for name in ("app", "confined", "first"):
+        t.verified("app", name)
+    pod = t.api.get("Pod", t.namespace, "app")
+    spec = pod["spec"]
+    names = [one["name"] for one in spec["initContainers"]]
+    assert names == ["imdslet-address", "imdslet", "first"], names
+    variables = [one["name"] for each in spec["containers"] for one in each.get("env", [])]
+    assert not variables, f"the applications have {variables}"
+    ended = pod["status"]["initContainerStatuses"][0]["state"].get("terminated", {})
+    assert ended.get("exitCode") == 0, pod["status"]["initContainerStatuses"][0]
+
+    # A pod in the other mode, on the same node, meets nobody at that address.
+    t.pod("neighbour", containers=[container(CLIENT)])
+    answer = t.first_answer("neighbour")
+    assert answer["status"] == 0, answer
+    assert addresses(t) == before, f"{addresses(t)} and before {before}"
+
+
+@test
+def in_link_local_mode_one_container_has_one_capability_and_ends(t):
+    t.bound()
+    spec = rehearsed(t)["spec"]
+    address, sidecar = spec["initContainers"]
+    asked = lambda one: {key: one["securityContext"].get(key) for key in ("runAsUser", "capabilities", "privileged")}
+    assert asked(address) == {
+        "runAsUser": 0, "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}, "privileged": None}, address
+    assert asked(sidecar) == {"runAsUser": 2579, "capabilities": {"drop": ["ALL"]}, "privileged": None}, sidecar
+    assert "restartPolicy" not in address and sidecar["restartPolicy"] == "Always"
+    assert "volumeMounts" not in address or not any(
+        mount["name"] == "imdslet" for mount in address["volumeMounts"]), address
+    sysctls = spec["securityContext"]["sysctls"]
+    assert sysctls == [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "80"}], sysctls
+
+
+@test
+def link_local_mode_is_refused_where_pod_security_asks_for_the_baseline(t):
+    t.bound()
+    for level in ("baseline", "restricted"):
+        namespace = t.make_namespace({"pod-security.kubernetes.io/enforce": level}, f"{t.namespace}-{level}")
+        denied = t.cluster.is_denied(
+            lambda: rehearsed(t, namespace, containers=[container(securityContext=restricted())]),
+            "imdslet-address", "NET_ADMIN")
+        assert denied, f"admitted where {level} is enforced"
+
+
+@test
+def on_the_network_of_a_node_the_address_is_not_added(t):
+    before = addresses(t)
+    t.bound()
+    # The webhook adds nothing to such a pod; somebody may do so by hand.
+    spec = rehearsed(t, hostNetwork=True)["spec"]
+    assert "initContainers" not in spec, spec["initContainers"]
+    address = rehearsed(t)["spec"]["initContainers"][0]
+    address = {key: value for key, value in address.items() if key not in ("volumeMounts", "terminationMessagePath")}
+    t.pod(opted_in=False, hostNetwork=True, restartPolicy="Never", containers=[address])
+
+    def ended():
+        statuses = t.api.get("Pod", t.namespace, "app").get("status", {}).get("containerStatuses", [])
+        return [one["state"]["terminated"] for one in statuses if "terminated" in one["state"]]
+
+    end = t.eventually("imdslet-address ends", ended)[0]
+    log = t.api.logs(t.namespace, "app", address["name"])
+    assert end["exitCode"] == 1 and "a node's network" in log, f"{end} {log}"
+    assert addresses(t) == before, f"{addresses(t)} and before {before}"

@@ -1,0 +1,93 @@
+//! What the documents say of the tests is true.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A file that may hold a test: its path from the root of the repository, and its text.
+struct Source(PathBuf, String);
+
+impl Source {
+    /// Whether it is the module `path`, such as `cache/tests`: by its place, or inside of its parent.
+    fn is_module(&self, path: &Path) -> bool {
+        let own = self.0.with_extension("");
+        let inside = path.file_name().is_some_and(|name| name == "tests")
+            && path.parent().is_some_and(|parent| own.ends_with(parent))
+            && self.1.contains("mod tests {");
+        own.ends_with(path) || inside
+    }
+
+    fn has(&self, test: &str) -> bool {
+        ["fn", "def"].iter().any(|word| self.1.contains(&format!("{word} {test}(")))
+    }
+}
+
+fn collect(dir: &Path, root: &Path, found: &mut Vec<Source>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() && !name.starts_with('.') && name != "target" {
+            collect(&path, root, found);
+        } else if [".rs", ".py", ".yaml"].iter().any(|end| name.ends_with(end)) {
+            let text = fs::read_to_string(&path).unwrap();
+            found.push(Source(path.strip_prefix(root).unwrap().to_owned(), text));
+        }
+    }
+}
+
+/// What stands between backticks in the column `test` of each table.
+fn named(document: &str) -> Vec<&str> {
+    let mut has_tests = false;
+    let mut named = Vec::new();
+    for line in document.lines() {
+        let Some(row) = line.strip_prefix('|') else {
+            has_tests = false;
+            continue;
+        };
+        let last = row.trim_end().trim_end_matches('|').rsplit('|').next().unwrap().trim();
+        if last == "test" {
+            has_tests = true;
+        } else if has_tests {
+            named.extend(last.split('`').skip(1).step_by(2));
+        }
+    }
+    named
+}
+
+fn is_there(name: &str, sources: &[Source]) -> bool {
+    match name.split_once(": ") {
+        Some((module, test)) if module == "e2e" || module == "clients" => {
+            let suite = format!("tests/{module}/suite");
+            sources.iter().any(|source| source.0.starts_with(&suite) && source.has(test))
+        }
+        Some((module, test)) => {
+            let path = PathBuf::from(module.replace("::", "/"));
+            sources.iter().any(|source| source.is_module(&path) && source.has(test))
+        }
+        None if name.contains('.') => sources.iter().any(|source| source.0.ends_with(name)),
+        None if name.contains("::") => {
+            let path = PathBuf::from(name.replace("::", "/"));
+            sources.iter().any(|source| source.is_module(&path))
+        }
+        None => sources.iter().any(|source| source.has(name)),
+    }
+}
+
+#[test]
+fn every_test_that_the_table_of_differences_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
+    let mut sources = Vec::new();
+    for dir in ["src", "webhook", "sidecar", "certs", "tests"] {
+        collect(&root.join(dir), &root, &mut sources);
+    }
+    assert!(!is_there("cache::tests: no_such_test", &sources));
+    assert!(!is_there("no_such_module::tests", &sources));
+
+    let document = fs::read_to_string(root.join("docs/compatibility.md")).unwrap();
+    let named = named(&document);
+    assert!(named.len() > 40, "the tables are not read: {named:?}");
+    let missing: Vec<_> = named.into_iter().filter(|name| !is_there(name, &sources)).collect();
+    assert!(
+        missing.is_empty(),
+        "docs/compatibility.md names tests that are not there: {missing:?}"
+    );
+}
