@@ -213,6 +213,36 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
         assert!(after < HEAD_DEADLINE, "{after:?}");
     }
+    #[tokio::test(start_paused = true)]
+    async fn beyond_its_places_a_client_waits_until_another_one_leaves() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(|| async { "answer" }));
+        let service = Service::new(router, CancellationToken::new(), 2);
+        let mut accepting = tokio::task::JoinSet::new();
+        accepting.spawn(service.accept(listener));
+        let connected = || async {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await.unwrap();
+            client
+        };
+        let answered = |mut client: TcpStream| async {
+            let mut answer = [0; 12];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200");
+            client
+        };
+        let (first, second) =
+            (answered(connected().await).await, answered(connected().await).await);
+        let third = connected().await;
+        // Both hold their places, which they may for as long as an idle connection may.
+        let waited = tokio::time::timeout(HEAD_DEADLINE / 2, third.readable()).await;
+        assert!(waited.is_err(), "a third was served");
+        drop(first);
+        let third = answered(third).await;
+        drop((second, third));
+    }
+
     /// A client that pauses before each chunk that it reads: what it got of its answer, and after
     /// how long its connection was over.
     async fn read_slowly(pause: Duration, chunk: usize) -> (String, Duration) {

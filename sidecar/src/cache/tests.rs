@@ -10,6 +10,8 @@ use crate::secret::Secret;
 use crate::source::{Fetched, Received};
 use crate::testing::{identity, now, pod};
 
+mod audit;
+
 /// A source that does what it is told, and counts. Its wall clock runs with tokio's, which the
 /// tests wind on.
 #[derive(Clone)]

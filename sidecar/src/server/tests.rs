@@ -244,6 +244,21 @@ async fn a_binding_that_comes_and_goes_is_seen_by_the_next_request() {
 }
 
 #[tokio::test]
+async fn who_names_no_identity_gets_the_first_one_as_it_is_now() {
+    let (db, mail) = (identity("web/db", '1'), identity("ops/mail", '2'));
+    let mut pod_dir = Pod::new(&pod([db.clone(), mail.clone()]));
+    for (identities, first) in [
+        ([db.clone(), mail.clone()], "web/db for r"),
+        ([mail.clone(), db.clone()], "ops/mail for r"),
+        ([db, mail], "web/db for r"),
+    ] {
+        pod_dir.turn(&serde_json::to_string(&pod(identities)).unwrap());
+        assert_eq!(pod_dir.imds("resource=r").await.2["access_token"], first);
+    }
+    assert_eq!(pod_dir.fetches.load(Ordering::Relaxed), 2, "the order drops no token");
+}
+
+#[tokio::test]
 async fn who_waits_for_an_identity_that_goes_is_answered_by_what_is_left() {
     let mut pod_dir = Pod::new(&pod([identity("web/db", '1')]));
     let waiting = router(pod_dir.endpoint.clone()).oneshot(Request::from_parts(
