@@ -2,6 +2,7 @@
 
 import clients
 import link_local
+import managed
 from pod import Pod
 
 MODES = ("link-local", "env")
@@ -19,5 +20,10 @@ def run(mode, folder, report):
         else:
             pod.start_sidecar()
         clients.run_all(mode, pod, report)
+        if mode == "env":
+            for test in managed.TESTS:
+                name = f"managed: {test.__name__.replace('_', ' ')}"
+                if report.wants(name):
+                    report.check(name, test, pod)
     finally:
         pod.close()
