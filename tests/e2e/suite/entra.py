@@ -19,6 +19,9 @@ class Entra:
         self.issuer = issuer
         self.credentials = []
         self.clients = []
+        # AKS's token proxy, by the name in TLS that it is asked for.
+        self.sni = None
+        self.users = {}
         (folder / "jwks.json").write_text(jwks)
         self.folder = folder
         config, ca = folder / "entra.json", folder / "entra-ca.crt"
@@ -43,11 +46,15 @@ class Entra:
         applications = [
             {"clientId": client, "objectId": client.replace("c", "b", 1)} for client in self.clients
         ]
-        return {
+        config = {
             "tenants": [{"id": TENANT, "applications": applications}],
             "issuers": [{"issuer": self.issuer, "jwksFile": "jwks.json"}],
             "federatedCredentials": self.credentials,
         }
+        if self.sni:
+            bindings = [{"clientId": client, "subjects": subjects} for client, subjects in self.users.items()]
+            config["identityBindings"] = {"sni": self.sni, "bindings": bindings}
+        return config
 
     def ask(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
@@ -71,6 +78,11 @@ class Entra:
     def know(self, client_id):
         """Makes an application without any credential."""
         self.clients.append(client_id)
+        self.ask("PUT", "_emulator/config", self.config())
+
+    def let_use(self, client_id, sni, subjects):
+        """Has AKS's token proxy, which is asked for as `sni`, let these service accounts be an identity."""
+        self.sni, self.users[client_id] = sni, subjects
         self.ask("PUT", "_emulator/config", self.config())
 
     def keys(self):

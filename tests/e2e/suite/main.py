@@ -14,6 +14,7 @@ from cluster import Cluster
 # Each module brings its tests, which run in this order.
 import tokens_in_pods  # noqa: F401
 import link_local_mode  # noqa: F401
+import identity_bindings  # noqa: F401
 import live_changes  # noqa: F401
 import admission  # noqa: F401
 import policies  # noqa: F401
