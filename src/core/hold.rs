@@ -24,6 +24,8 @@ pub enum Definition {
     Present {
         /// Another one is another CRD, though of the same name.
         uid: String,
+        /// When it was created, as the API server writes it: such times sort like their text.
+        created: String,
         /// It is being deleted. The API server deletes its objects one by one first.
         is_ending: bool,
         /// Somebody has said that what is missing is meant to be gone.
@@ -55,6 +57,21 @@ impl Trust {
                 Some(before) if before != uid => Self::Doubted,
                 _ => Self::Plain,
             },
+        }
+    }
+
+    /// What to make of a deletion that has been heard of, of an object created at `created`.
+    ///
+    /// The uid of an earlier CRD does not count here: a watch may outlive its CRD and go on with
+    /// the next one of that name. What is older than its CRD was lost with an earlier one; what is
+    /// not, somebody has deleted since.
+    #[must_use]
+    pub fn of_deletion(created: &str, now: &Definition) -> Self {
+        match now {
+            Definition::Present { is_ending: false, lets_go: false, created: since, .. } => {
+                if created < since.as_str() { Self::Doubted } else { Self::Plain }
+            }
+            _ => Self::of(None, now),
         }
     }
 }
@@ -190,6 +207,7 @@ mod tests {
     fn what_a_definition_says_of_missing_objects() {
         let present = |uid: &str, is_ending, lets_go| Definition::Present {
             uid: uid.to_owned(),
+            created: "2026-01-01T00:00:00Z".to_owned(),
             is_ending,
             lets_go,
         };
@@ -203,6 +221,27 @@ mod tests {
             (Some("1"), present("2", true, true), Trust::Confirmed),
         ] {
             assert_eq!(Trust::of(before, &now), expected, "{before:?} {now:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_definition_says_of_a_deletion() {
+        let present = |is_ending, lets_go| Definition::Present {
+            uid: "2".to_owned(),
+            created: "2026-01-01T00:00:00Z".to_owned(),
+            is_ending,
+            lets_go,
+        };
+        let (older, younger) = ("2025-12-31T23:59:59Z", "2026-01-01T00:00:00Z");
+        for (created, now, expected) in [
+            (younger, present(false, false), Trust::Plain),
+            (older, present(false, false), Trust::Doubted),
+            (older, present(false, true), Trust::Confirmed),
+            (younger, present(true, false), Trust::Doubted),
+            (younger, Definition::Missing, Trust::Doubted),
+            (older, Definition::Unreadable, Trust::Plain),
+        ] {
+            assert_eq!(Trust::of_deletion(created, &now), expected, "{created} {now:?}");
         }
     }
 

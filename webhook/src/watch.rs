@@ -94,7 +94,7 @@ pub fn start(
             readiness: readiness.clone(),
             metrics: metrics.clone(),
             unlisted: unlisted.clone(),
-            definition: None,
+            listed_of: None,
             is_listed: false,
             is_told_stale: false,
         };
@@ -112,7 +112,7 @@ struct Follower {
     /// How many kinds have not been listed yet.
     unlisted: Arc<AtomicUsize>,
     /// The uid of the CRD that the last list was of.
-    definition: Option<String>,
+    listed_of: Option<String>,
     is_listed: bool,
     is_told_stale: bool,
 }
@@ -175,7 +175,7 @@ impl Follower {
             // After the list: what it lacks because the CRD is going, the CRD admits by then.
             let (trust, definition) = self.trust().await?;
             self.events.send(Event::Relisted(self.source.kind, objects, trust)).await?;
-            self.definition = definition.or(self.definition.take());
+            self.listed_of = definition.or(self.listed_of.take());
             self.works();
             self.listed().await?;
             version.insert(listed)
@@ -197,25 +197,26 @@ impl Follower {
         while let Ok(Some(changes)) = timeout_at(end, changes.next()).await {
             self.metrics.heard(self.source.name);
             let is_deletion = |change: &_| matches!(change, Ok(WatchEvent::Deleted(_)));
-            let trust = if changes.iter().any(is_deletion) {
+            let definition = if changes.iter().any(is_deletion) {
                 // If there is no answer, the watch begins anew from before these changes.
-                self.trust().await?.0
+                self.definition().await?
             } else {
-                Trust::Plain
+                None
             };
             for change in changes {
                 let change = change.map_err(|error| Problem::of(ask, &error))?;
-                self.tell(change, trust, from).await?;
+                self.tell(change, definition.as_ref(), from).await?;
             }
         }
         Ok(())
     }
 
-    /// Tells what has changed, and notes up to where it has been told.
+    /// Tells what has changed, and notes up to where it has been told. What is deleted is judged by
+    /// the `definition` of its kind.
     async fn tell(
         &self,
         change: WatchEvent<Sent>,
-        trust: Trust,
+        definition: Option<&Definition>,
         from: &mut String,
     ) -> Result<(), Pause> {
         let (sent, is_deleted) = match change {
@@ -230,6 +231,13 @@ impl Follower {
             }
         };
         let reached = sent.metadata.resource_version.clone();
+        let trust = match definition {
+            Some(definition) if is_deleted => {
+                let created = sent.metadata.creation_timestamp.as_deref();
+                Trust::of_deletion(created.unwrap_or_default(), definition)
+            }
+            _ => Trust::Plain,
+        };
         if let Some(object) = self.read(sent) {
             let change = if is_deleted {
                 let (kind, name) = object.id();
@@ -243,18 +251,24 @@ impl Follower {
         Ok(())
     }
 
-    /// Whether objects that are missing now are meant to be gone, and the uid of their CRD. Asked
-    /// after it is known that they are missing: a CRD is marked as ending before the first of its
-    /// objects is deleted.
+    /// Whether objects that a list lacks are meant to be gone, and the uid of their CRD.
     async fn trust(&self) -> Result<(Trust, Option<String>), Problem> {
-        let Some(name) = self.source.kind.definition() else { return Ok((Trust::Plain, None)) };
-        let definition = definition::get(&self.client, name).await?;
-        let trust = Trust::of(self.definition.as_deref(), &definition);
+        let Some(definition) = self.definition().await? else { return Ok((Trust::Plain, None)) };
+        let trust = Trust::of(self.listed_of.as_deref(), &definition);
         let uid = match definition {
             Definition::Present { uid, .. } => Some(uid),
             Definition::Unreadable | Definition::Missing => None,
         };
         Ok((trust, uid))
+    }
+
+    /// The CRD of a kind that has one. Asked after it is known that objects are missing: a CRD is
+    /// marked as ending before the first of its objects is deleted.
+    async fn definition(&self) -> Result<Option<Definition>, Problem> {
+        match self.source.kind.definition() {
+            Some(name) => definition::get(&self.client, name).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Says that all is synced, if this was the last kind to be listed: after its own objects and
@@ -381,6 +395,8 @@ struct Metadata {
     namespace: String,
     #[serde(default)]
     resource_version: String,
+    #[serde(default, skip_serializing)]
+    creation_timestamp: Option<String>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
     #[serde(default)]

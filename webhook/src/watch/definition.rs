@@ -1,8 +1,9 @@
 //! The CRD of a kind, asked for when something is missing.
 
+use std::collections::BTreeMap;
+
 use imdslet_core::hold::Definition;
 use imdslet_core::names::LET_GO;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{GetParams, Request};
 use serde::Deserialize;
@@ -16,7 +17,17 @@ const PATH: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 /// A CRD without its schema.
 #[derive(Deserialize)]
 struct Partial {
-    metadata: ObjectMeta,
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    uid: Option<String>,
+    /// As text, as it is compared.
+    creation_timestamp: Option<String>,
+    deletion_timestamp: Option<String>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 /// What the API server says of the CRD `name`.
@@ -40,6 +51,7 @@ pub(super) async fn get(client: &Client, name: &'static str) -> Result<Definitio
             lets_go: metadata
                 .annotations
                 .is_some_and(|all| all.get(LET_GO).is_some_and(|value| value == "true")),
+            created: metadata.creation_timestamp.unwrap_or_default(),
             uid: metadata.uid.unwrap_or_default(),
         }),
         Ok(Err(error)) => match Problem::of(ask, &error) {

@@ -103,6 +103,7 @@ fn identity(name: &str, version: &str) -> Value {
         "apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentity",
         "metadata": {
             "name": name, "namespace": "web", "resourceVersion": version,
+            "creationTimestamp": "2026-01-02T00:00:00Z",
             "managedFields": [{"manager": "kubectl", "fieldsV1": {"f:spec": {}}}],
         },
         "spec": {"clientID": "11111111-1111-1111-1111-111111111111"},
@@ -121,7 +122,8 @@ fn status(code: u16, reason: &str) -> Value {
 
 /// A CRD of this uid.
 fn definition(uid: &str, more: &Value) -> Value {
-    let mut metadata = json!({"name": "azureidentities.aadpodidentity.k8s.io", "uid": uid});
+    let mut metadata = json!({"name": "azureidentities.aadpodidentity.k8s.io", "uid": uid,
+        "creationTimestamp": "2026-01-01T00:00:00Z"});
     metadata.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
 }
@@ -360,6 +362,28 @@ async fn what_goes_with_its_crd_is_doubted_until_a_person_says_that_it_is_meant(
     ] {
         assert!(numbers.contains(line), "{line}\n{numbers}");
     }
+}
+
+/// The API server ends a watch some time after its CRD, and another CRD of that name may be there
+/// before.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_outlives_its_crd_tells_what_was_lost_from_what_was_deleted_since() {
+    let mut lost = identity("a", "6");
+    lost["metadata"]["creationTimestamp"] = json!("2025-12-31T00:00:00Z");
+    let mut following = follow_with(
+        vec![
+            Answer::Now(200, list(&[lost.clone(), identity("b", "2")], "5")),
+            Answer::Watch(
+                vec![change("DELETED", &lost), change("DELETED", &identity("b", "7"))],
+                WATCH_LIFE,
+            ),
+        ],
+        vec![(200, definition("1", &json!({}))), (200, definition("2", &json!({})))],
+    );
+    assert_eq!(following.next().await, "all: web/a web/b");
+    let mut told = vec![following.next().await, following.next().await, following.next().await];
+    told.sort();
+    assert_eq!(told, ["gone (doubted): web/a", "gone: web/b", "synced"]);
 }
 
 #[tokio::test(start_paused = true)]
