@@ -69,7 +69,11 @@ impl Trust {
     pub fn of_deletion(created: &str, now: &Definition) -> Self {
         match now {
             Definition::Present { is_ending: false, lets_go: false, created: since, .. } => {
-                if created < since.as_str() { Self::Doubted } else { Self::Plain }
+                if created < since.as_str() {
+                    Self::Doubted
+                } else {
+                    Self::Plain
+                }
             }
             _ => Self::of(None, now),
         }

@@ -176,7 +176,7 @@ struct MatchExpression<'a> {
     values: Option<Vec<Text<'a>>>,
 }
 
-/// Whether a pod has opted in, read before anything else of it.
+/// Whether a pod that cannot be read has opted in.
 #[derive(Deserialize)]
 struct Opting<'a> {
     #[serde(borrow, default)]
@@ -235,16 +235,19 @@ impl List {
 }
 
 impl<'a> PodView<'a> {
-    /// Reads a pod from its JSON if it has opted in. Of any other nothing else is looked at, so
-    /// that it is never refused for what stands in it.
+    /// Reads a pod from its JSON if it has opted in. Any other is never refused for what stands in
+    /// it.
     ///
     /// # Errors
     ///
     /// As [`PodView::read`].
     pub fn opted_in(json: &'a str) -> Result<Option<Self>, Unreadable> {
-        match serde_json::from_str::<Opting<'_>>(json) {
-            Ok(pod) if !pod.has_opted_in() => Ok(None),
-            _ => Self::read(json).map(Some),
+        match Self::read(json) {
+            Ok(pod) => Ok(pod.selector().is_some().then_some(pod)),
+            Err(error) => match serde_json::from_str::<Opting<'_>>(json) {
+                Ok(pod) if !pod.has_opted_in() => Ok(None),
+                _ => Err(error),
+            },
         }
     }
 

@@ -159,8 +159,8 @@ impl Pair {
 fn proxy_exceptions(container: &Container<'_>, variables: &mut Variables) {
     let own = || container.env.iter().flatten();
     let is_proxy = |variable: &&EnvVar<'_>| {
-        let name = variable.name.to_ascii_uppercase();
-        matches!(name.as_str(), "HTTP_PROXY" | "HTTPS_PROXY" | "ALL_PROXY")
+        let proxies = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+        proxies.iter().any(|proxy| variable.name.eq_ignore_ascii_case(proxy))
     };
     if let Some(hidden) = own().filter(is_proxy).find(|variable| variable.value_from.is_some()) {
         variables.conflicts.push(Conflict::HiddenProxy(hidden.name.to_string()));

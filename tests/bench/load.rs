@@ -21,11 +21,16 @@ use axum::http::header;
 use axum::routing::post;
 use imdslet_certs::{Authority, OldestTls, Resolver, TlsListener, serve, server_config};
 use imdslet_webhook::config::LIMITS;
+use mimalloc::MiMalloc;
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tokio_util::sync::CancellationToken;
+
+/// As the webhook's, so that the echo server is the same stack.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 type Connection = BufReader<StreamOwned<ClientConnection, TcpStream>>;
 

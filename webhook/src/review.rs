@@ -24,8 +24,18 @@ pub(crate) struct Review<'a> {
     #[serde(borrow, default)]
     pub(crate) kind: Cow<'a, str>,
     #[serde(borrow, default)]
-    /// Read only once version and kind are known to be understood.
-    pub(crate) request: Option<&'a RawValue>,
+    pub(crate) request: Option<Request<'a>>,
+}
+
+/// What a review says that it is. Read by itself where the whole cannot be read: the request of
+/// another version may look different.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Head<'a> {
+    #[serde(borrow, default)]
+    pub(crate) api_version: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(crate) kind: Cow<'a, str>,
 }
 
 /// The object in question, and what is done with it.
@@ -66,8 +76,11 @@ pub(crate) struct Answer<'a> {
     api_version: &'static str,
     kind: &'static str,
     response: Response<'a>,
+    #[serde(skip)]
+    patch: Option<&'a Patch>,
 }
 
+/// Without the patch itself, which [`Answer::write`] adds.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Response<'a> {
@@ -77,8 +90,6 @@ struct Response<'a> {
     status: Option<Status>,
     #[serde(skip_serializing_if = "Option::is_none")]
     patch_type: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
 }
@@ -89,27 +100,47 @@ struct Status {
     message: String,
 }
 
+/// What the answer to a usual pod fits into.
+const USUAL: usize = 8 * 1024;
+
 impl<'a> Answer<'a> {
     /// The object is admitted, with `patch` applied to it.
-    pub(crate) fn allow(uid: &'a str, patch: Option<&Patch>, warnings: Vec<String>) -> Self {
-        // An empty patch is no patch. Serialising the operations cannot fail.
-        let patch = patch
-            .filter(|patch| !patch.is_empty())
-            .and_then(|patch| serde_json::to_vec(patch).ok())
-            .map(|json| STANDARD.encode(json));
-        let patch_type = patch.as_ref().map(|_| "JSONPatch");
-        let response = Response { uid, allowed: true, status: None, patch_type, patch, warnings };
-        Self::of(response)
+    pub(crate) fn allow(uid: &'a str, patch: Option<&'a Patch>, warnings: Vec<String>) -> Self {
+        // An empty patch is no patch.
+        let patch = patch.filter(|patch| !patch.is_empty());
+        let patch_type = patch.map(|_| "JSONPatch");
+        Self::of(Response { uid, allowed: true, status: None, patch_type, warnings }, patch)
     }
 
     /// The object is refused. `code` is the HTTP status that the API server's client gets.
     pub(crate) fn refuse(uid: &'a str, code: u16, message: String) -> Self {
         let status = Some(Status { code, message });
         let warnings = Vec::new();
-        Self::of(Response { uid, allowed: false, status, patch_type: None, patch: None, warnings })
+        Self::of(Response { uid, allowed: false, status, patch_type: None, warnings }, None)
     }
 
-    fn of(response: Response<'a>) -> Self {
-        Self { api_version: API_VERSION, kind: "AdmissionReview", response }
+    fn of(response: Response<'a>, patch: Option<&'a Patch>) -> Self {
+        Self { api_version: API_VERSION, kind: "AdmissionReview", response, patch }
+    }
+
+    /// The bytes to send.
+    ///
+    /// # Errors
+    ///
+    /// None that could happen: all of it is plain.
+    pub(crate) fn write(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let Some(patch) = self.patch else { return serde_json::to_vec(self) };
+        let mut operations = Vec::with_capacity(USUAL);
+        serde_json::to_writer(&mut operations, patch)?;
+        let mut text = String::with_capacity(2 * USUAL);
+        text.push_str(&serde_json::to_string(self)?);
+        // It goes into the innermost object, past what would look for characters to escape:
+        // base64 has none, and it is most of the answer.
+        let ends = text.split_off(text.trim_end_matches('}').len());
+        text.push_str(r#","patch":""#);
+        STANDARD.encode_string(operations, &mut text);
+        text.push('"');
+        text.push_str(&ends);
+        Ok(text.into_bytes())
     }
 }

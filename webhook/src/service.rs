@@ -10,7 +10,7 @@ use imdslet_core::settings::Settings;
 use imdslet_core::warning::Warning;
 use serde_json::value::RawValue;
 
-use crate::review::{API_VERSION, Answer, Request, Review};
+use crate::review::{API_VERSION, Answer, Head, Request, Review};
 
 /// Why a request gets no AdmissionReview as its answer.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -121,8 +121,8 @@ pub fn review(index: &Index, settings: &Settings, body: &[u8]) -> Result<Reviewe
     };
     let warnings = decision.as_ref().map_or(&[][..], |admission| &admission.warnings);
     let warnings = warnings.iter().map(Warning::reason).collect();
-    let answer = answer(&request, decision);
-    Ok(Reviewed { body: bytes(&answer)?, decided, warnings })
+    let body = bytes(&answer(&request, &decision))?;
+    Ok(Reviewed { body, decided, warnings })
 }
 
 /// Says what there is to say of an object that is applied. Nothing is refused or changed.
@@ -149,23 +149,34 @@ pub fn advise(index: &Index, settings: &Settings, body: &[u8]) -> Result<Reviewe
 }
 
 fn bytes(answer: &Answer<'_>) -> Result<Vec<u8>, Unanswerable> {
-    serde_json::to_vec(answer).map_err(|error| Unanswerable::NotAReview(error.to_string()))
+    answer.write().map_err(|error| Unanswerable::NotAReview(error.to_string()))
 }
 
 fn parse(body: &[u8]) -> Result<Request<'_>, Unanswerable> {
-    let review: Review<'_> = serde_json::from_slice(body)
-        .map_err(|error| Unanswerable::NotAReview(error.to_string()))?;
-    if review.api_version != API_VERSION || review.kind != "AdmissionReview" {
-        return Err(Unanswerable::Version {
-            api_version: start_of(&review.api_version),
-            kind: start_of(&review.kind),
-        });
+    // Once for all: else each part that is kept as text would be looked through again.
+    let body = str::from_utf8(body).map_err(|error| Unanswerable::NotAReview(error.to_string()))?;
+    match serde_json::from_str::<Review<'_>>(body) {
+        Ok(review) => {
+            understood(&review.api_version, &review.kind)?;
+            review.request.ok_or(Unanswerable::NoRequest)
+        }
+        Err(error) => {
+            if let Ok(head) = serde_json::from_str::<Head<'_>>(body) {
+                understood(&head.api_version, &head.kind)?;
+            }
+            Err(Unanswerable::NotAReview(error.to_string()))
+        }
     }
-    let request = review.request.ok_or(Unanswerable::NoRequest)?;
-    serde_json::from_str(request.get()).map_err(|error| Unanswerable::NotAReview(error.to_string()))
 }
 
-fn answer<'a>(request: &'a Request<'_>, decision: Result<Admission, Refusal>) -> Answer<'a> {
+fn understood(api_version: &str, kind: &str) -> Result<(), Unanswerable> {
+    if api_version == API_VERSION && kind == "AdmissionReview" {
+        return Ok(());
+    }
+    Err(Unanswerable::Version { api_version: start_of(api_version), kind: start_of(kind) })
+}
+
+fn answer<'a>(request: &'a Request<'_>, decision: &'a Result<Admission, Refusal>) -> Answer<'a> {
     match decision {
         Ok(admission) => {
             let warnings = admission.warnings.iter().map(ToString::to_string).collect();
