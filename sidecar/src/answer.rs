@@ -1,10 +1,9 @@
 //! The answers on the wire: bodies that every SDK reads.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use azure_core::time::OffsetDateTime;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -12,10 +11,14 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::cache::Missing;
-use crate::request::{self, Protocol};
-use crate::schedule::epoch;
+use crate::request;
 use crate::selection;
-use crate::source::{Issued, Token};
+pub(crate) use token::{Written, token};
+
+mod token;
+
+/// The content type of all but the metrics.
+const JSON: &str = "application/json; charset=utf-8";
 
 /// A refusal or a failure, as a client meets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,19 +30,6 @@ pub(crate) struct Problem {
     pub(crate) retry_after: Option<Duration>,
     /// The methods that are served where the one of the request is not.
     pub(crate) allow: Option<&'static str>,
-}
-
-/// All strings: the one form that every recorded client reads (`docs/compatibility.md`).
-#[derive(Serialize)]
-struct TokenBody<'a> {
-    access_token: &'a str,
-    client_id: &'a str,
-    expires_in: String,
-    expires_on: String,
-    ext_expires_in: String,
-    not_before: String,
-    resource: &'a str,
-    token_type: &'a str,
 }
 
 /// Both styles at once: metadata service readers take the first two, App Service readers the
@@ -164,52 +154,6 @@ impl From<Missing> for Problem {
     }
 }
 
-/// The answer that carries `token`, at `now`: an object, or an array that begins with it where
-/// the identity has auxiliary tenants, as NMI answered them (v1.8, `pkg/nmi/server/server.go`).
-pub(crate) fn token(
-    token: &Token,
-    client_id: &str,
-    resource: &str,
-    protocol: Protocol,
-    now: SystemTime,
-) -> Response {
-    let body = |issued| TokenBody::new(issued, client_id, resource, protocol, now);
-    let primary = body(&token.primary);
-    if token.auxiliary.is_empty() {
-        return json(StatusCode::OK, &primary);
-    }
-    let all: Vec<_> = std::iter::once(primary).chain(token.auxiliary.iter().map(body)).collect();
-    json(StatusCode::OK, &all)
-}
-
-impl<'a> TokenBody<'a> {
-    fn new(
-        issued: &'a Issued,
-        client_id: &'a str,
-        resource: &'a str,
-        protocol: Protocol,
-        now: SystemTime,
-    ) -> Self {
-        let remaining = issued.expires_on.duration_since(now).unwrap_or_default().as_secs();
-        let epoch = epoch(issued.expires_on);
-        Self {
-            access_token: issued.access_token.reveal(),
-            client_id,
-            expires_in: remaining.to_string(),
-            expires_on: match protocol {
-                Protocol::Imds | Protocol::AppService2019 => epoch.to_string(),
-                // The clients that still ask for this version expect it
-                // (`docs/compatibility.md`).
-                Protocol::AppService2017 => date(epoch),
-            },
-            ext_expires_in: remaining.to_string(),
-            not_before: issued.not_before.to_string(),
-            resource,
-            token_type: "Bearer",
-        }
-    }
-}
-
 /// What Azure's metadata service tells of an identity at `/metadata/identity/info`.
 pub(crate) fn info(tenant_id: &str) -> Response {
     #[derive(Serialize)]
@@ -225,7 +169,7 @@ pub(crate) fn info(tenant_id: &str) -> Response {
 pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     // Strings and numbers always serialise; an empty body is what is left if that ever changes.
     let body = serde_json::to_vec(body).unwrap_or_default();
-    whole(status, "application/json; charset=utf-8", body.into())
+    whole(status, JSON, body.into())
 }
 
 /// The answer that tells what was counted, in Prometheus' text format.
@@ -244,23 +188,6 @@ fn whole(status: StatusCode, content_type: &'static str, body: Bytes) -> Respons
     ];
     answer.headers_mut().extend(headers);
     answer
-}
-
-/// `MM/dd/yyyy HH:mm:ss +00:00`, as App Service wrote it in 2017.
-fn date(epoch: u64) -> String {
-    let time = i64::try_from(epoch)
-        .ok()
-        .and_then(|epoch| OffsetDateTime::from_unix_timestamp(epoch).ok())
-        .unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    format!(
-        "{:02}/{:02}/{:04} {:02}:{:02}:{:02} +00:00",
-        u8::from(time.month()),
-        time.day(),
-        time.year(),
-        time.hour(),
-        time.minute(),
-        time.second()
-    )
 }
 
 fn error_code(status: StatusCode) -> &'static str {
@@ -292,62 +219,13 @@ fn without(text: &str, word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Secret;
-    use crate::source::{Fetched, Received};
-    use crate::testing::{now, token as held};
 
-    async fn read(answer: Response) -> (u16, serde_json::Value) {
+    pub(super) async fn read(answer: Response) -> (u16, serde_json::Value) {
         let (parts, body) = answer.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         assert_eq!(parts.headers[CONTENT_LENGTH], body.len().to_string());
         assert_eq!(parts.headers[CACHE_CONTROL], "no-store");
         (parts.status.as_u16(), serde_json::from_slice(&body).unwrap())
-    }
-
-    #[tokio::test]
-    async fn a_token_is_told_in_strings() {
-        let held = held("t.o.k", now(), Duration::from_hours(1));
-        let now = now() + Duration::from_millis(600_500);
-        for (protocol, expires_on) in [
-            (Protocol::Imds, "1800003600"),
-            (Protocol::AppService2019, "1800003600"),
-            (Protocol::AppService2017, "01/15/2027 09:00:00 +00:00"),
-        ] {
-            let (status, body) = read(token(&held, "c", "https://r/", protocol, now)).await;
-            assert_eq!(status, 200);
-            assert_eq!(
-                body,
-                serde_json::json!({
-                    "access_token": "t.o.k",
-                    "client_id": "c",
-                    "expires_in": "2999",
-                    "expires_on": expires_on,
-                    "ext_expires_in": "2999",
-                    "not_before": "1800000000",
-                    "resource": "https://r/",
-                    "token_type": "Bearer",
-                })
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn tokens_of_auxiliary_tenants_follow_the_primary_one_in_an_array() {
-        let received = |token: &str, life| Received {
-            access_token: Secret::new(token),
-            expires_on: now() + life,
-        };
-        let fetched = Fetched {
-            primary: received("one", Duration::from_hours(1)),
-            auxiliary: vec![received("two", Duration::from_mins(30))],
-        };
-        let held = Token::new(fetched, now(), 0).unwrap();
-        assert_eq!(held.schedule.remaining(now()), Duration::from_mins(30));
-        let (_, body) = read(token(&held, "c", "r", Protocol::Imds, now())).await;
-        let told = |at: usize| (body[at]["access_token"].clone(), body[at]["expires_in"].clone());
-        assert_eq!(told(0), ("one".into(), "3600".into()));
-        assert_eq!(told(1), ("two".into(), "1800".into()));
-        assert_eq!(body.as_array().unwrap().len(), 2);
     }
 
     #[tokio::test]
@@ -388,12 +266,5 @@ mod tests {
         assert_eq!(status, 400);
         assert_eq!(body["error"], "invalid_request");
         assert_eq!(body["error_description"], "Required metadata header not specified");
-    }
-
-    #[test]
-    fn dates_are_in_the_order_of_2017() {
-        assert_eq!(date(0), "01/01/1970 00:00:00 +00:00");
-        assert_eq!(date(1_709_251_199), "02/29/2024 23:59:59 +00:00");
-        assert_eq!(date(u64::MAX), "01/01/1970 00:00:00 +00:00");
     }
 }

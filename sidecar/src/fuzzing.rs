@@ -34,7 +34,7 @@ pub fn request(method: &str, uri: &str, headers: &[(&[u8], &[u8])], form: &str) 
 pub fn identities(text: &str) -> Result<usize, String> {
     let pod = volume::parse(text).map_err(|error| error.to_string())?;
     let answers = |identity: &&PodIdentity| {
-        let client_id = Some(identity.client_id.clone());
+        let client_id = Some(identity.client_id.as_str().into());
         select(&pod, &Selector { client_id, ..Selector::default() }, |_, _| false).is_ok()
     };
     Ok(pod.identities.iter().filter(answers).count())

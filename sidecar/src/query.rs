@@ -1,13 +1,15 @@
-//! The query string of a token request.
+//! The query string of a token request, or the form that stands for it.
+
+use std::borrow::Cow;
 
 /// The parameters that decide which token is meant. An empty one counts as absent: Go's SDK sends
 /// `clientid=` for "no client id".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Query {
-    pub(crate) resource: Option<String>,
-    pub(crate) client_id: Option<String>,
-    pub(crate) object_id: Option<String>,
-    pub(crate) resource_id: Option<String>,
+pub(crate) struct Query<'a> {
+    pub(crate) resource: Option<Cow<'a, str>>,
+    pub(crate) client_id: Option<Cow<'a, str>>,
+    pub(crate) object_id: Option<Cow<'a, str>>,
+    pub(crate) resource_id: Option<Cow<'a, str>>,
     /// A token that was fetched just now is wanted, and not one that is held.
     pub(crate) bypass_cache: bool,
 }
@@ -21,13 +23,14 @@ pub(crate) enum BadQuery {
     Twice(&'static str),
 }
 
-impl Query {
-    /// Reads `query`, which is form-encoded as all SDKs do, or not encoded at all as Python's.
-    pub(crate) fn parse(query: &str) -> Result<Self, BadQuery> {
+impl<'a> Query<'a> {
+    /// Reads `query` and `form` as one. They are form-encoded as all SDKs do, or not encoded at all
+    /// as Python's.
+    pub(crate) fn parse(query: &'a str, form: &'a str) -> Result<Self, BadQuery> {
         let mut read = Self::default();
-        for pair in query.split('&') {
+        for pair in query.split('&').chain(form.split('&')) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (slot, name) = match decode(name)?.as_str() {
+            let (slot, name) = match &*decode(name)? {
                 "bypass_cache" => {
                     read.bypass_cache |= decode(value)?.eq_ignore_ascii_case("true");
                     continue;
@@ -54,7 +57,10 @@ impl Query {
 
 /// Decodes `application/x-www-form-urlencoded`: `+` is a space; a `%` without two hexadecimal
 /// digits stands for itself, as in the URL standard.
-fn decode(text: &str) -> Result<String, BadQuery> {
+fn decode(text: &str) -> Result<Cow<'_, str>, BadQuery> {
+    if !text.bytes().any(|byte| matches!(byte, b'+' | b'%')) {
+        return Ok(text.into());
+    }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
@@ -69,7 +75,7 @@ fn decode(text: &str) -> Result<String, BadQuery> {
         bytes.push(decoded);
         rest = next;
     }
-    String::from_utf8(bytes).map_err(|_| BadQuery::NotUtf8)
+    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| BadQuery::NotUtf8)
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -96,7 +102,7 @@ mod tests {
             ("api-version=2017-09-01&resource=r&bypass_cache=true", "", "", ""),
         ];
         for (text, client, object, id) in cases {
-            let some = |value: &str| (!value.is_empty()).then(|| value.to_owned());
+            let some = |value: &'static str| (!value.is_empty()).then_some(value.into());
             let expected = Query {
                 resource: some("r"),
                 client_id: some(client),
@@ -104,7 +110,8 @@ mod tests {
                 resource_id: some(id),
                 bypass_cache: text.contains("bypass_cache"),
             };
-            assert_eq!(Query::parse(text), Ok(expected), "{text}");
+            assert_eq!(Query::parse(text, ""), Ok(expected.clone()), "{text}");
+            assert_eq!(Query::parse("", text), Ok(expected), "{text}");
         }
     }
 
@@ -113,11 +120,11 @@ mod tests {
         for text in
             ["resource_id=%2Frg+one%2Fx", "resource_id=%2frg%20one/x", "resource_id=/rg+one/x"]
         {
-            assert_eq!(Query::parse(text).unwrap().resource_id.as_deref(), Some("/rg one/x"));
+            assert_eq!(Query::parse(text, "").unwrap().resource_id.as_deref(), Some("/rg one/x"));
         }
-        let plain = Query::parse("resource=https://vault.azure.net").unwrap();
+        let plain = Query::parse("resource=https://vault.azure.net", "").unwrap();
         assert_eq!(plain.resource.as_deref(), Some("https://vault.azure.net"));
-        let odd = Query::parse("resource=100%&client_id=%zz&object_id=%4").unwrap();
+        let odd = Query::parse("resource=100%&client_id=%zz", "object_id=%4").unwrap();
         assert_eq!(odd.resource.as_deref(), Some("100%"));
         assert_eq!(odd.client_id.as_deref(), Some("%zz"));
         assert_eq!(odd.object_id.as_deref(), Some("%4"));
@@ -125,10 +132,10 @@ mod tests {
 
     #[test]
     fn what_could_mean_two_things_is_refused() {
-        assert_eq!(Query::parse("client_id=a&clientid=b"), Err(BadQuery::Twice("client_id")));
-        assert_eq!(Query::parse("resource=a&resource=b"), Err(BadQuery::Twice("resource")));
-        assert!(Query::parse("client_id=a&clientid=a").is_ok());
-        assert_eq!(Query::parse("resource=%ff"), Err(BadQuery::NotUtf8));
-        assert_eq!(Query::parse(""), Ok(Query::default()));
+        assert_eq!(Query::parse("client_id=a&clientid=b", ""), Err(BadQuery::Twice("client_id")));
+        assert_eq!(Query::parse("resource=a", "resource=b"), Err(BadQuery::Twice("resource")));
+        assert!(Query::parse("client_id=a&clientid=a", "").is_ok());
+        assert_eq!(Query::parse("resource=%ff", ""), Err(BadQuery::NotUtf8));
+        assert_eq!(Query::parse("", ""), Ok(Query::default()));
     }
 }

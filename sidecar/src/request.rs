@@ -1,8 +1,9 @@
 //! What a client asks for, or why it is refused. Pure: nothing here reads a file or a clock.
 
-use http::header::{HOST, ORIGIN};
+use std::borrow::Cow;
+
 use http::request::Parts;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use imdslet_core::names::{APP_SERVICE_PATH, HEADER_VARIABLE, IMDS_PATH, LINK_LOCAL};
 
 use crate::cache::Want;
@@ -19,27 +20,22 @@ const STATE_PATH: &str = "/state";
 /// The path that tells what the sidecar has counted.
 const METRICS_PATH: &str = "/metrics";
 
-/// The headers of App Service and what they say. 2019 first: clients send `Metadata: true` beside
-/// it, or not.
-const APP_SERVICE_HEADERS: [(&str, Protocol); 2] =
-    [("X-IDENTITY-HEADER", Protocol::AppService2019), ("secret", Protocol::AppService2017)];
-
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ask {
-    Token(TokenRequest),
+pub(crate) enum Ask<'a> {
+    Token(TokenRequest<'a>),
     /// The tenant of an identity.
-    Info(Selector),
+    Info(Selector<'a>),
     State,
     Metrics,
 }
 
 /// A token that a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TokenRequest {
+pub(crate) struct TokenRequest<'a> {
     pub(crate) protocol: Protocol,
     pub(crate) resource: Resource,
-    pub(crate) selector: Selector,
+    pub(crate) selector: Selector<'a>,
     pub(crate) want: Want,
 }
 
@@ -70,11 +66,10 @@ pub(crate) enum Route {
 impl Route {
     /// The route of `request`: its path, and for a token the protocol that its headers claim.
     pub(crate) fn of(request: &Parts) -> Self {
-        let claims = |(name, _): &(&str, _)| request.headers.contains_key(*name);
         match Place::of(request.uri.path()) {
-            Some(Place::Token) => match APP_SERVICE_HEADERS.into_iter().find(claims) {
-                Some((_, Protocol::AppService2019)) => Self::AppService2019,
-                Some((_, Protocol::AppService2017)) => Self::AppService2017,
+            Some(Place::Token) => match Deciding::of(&request.headers).app_service() {
+                Some((.., Protocol::AppService2019)) => Self::AppService2019,
+                Some((.., Protocol::AppService2017)) => Self::AppService2017,
                 _ if request.method == Method::POST => Self::CloudShell,
                 _ => Self::Imds,
             },
@@ -103,10 +98,10 @@ impl Route {
 /// Which identity a client means. What is given must all be of the same one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_field_names, reason = "they are the names of the parameters")]
-pub(crate) struct Selector {
-    pub(crate) client_id: Option<String>,
-    pub(crate) object_id: Option<String>,
-    pub(crate) resource_id: Option<String>,
+pub(crate) struct Selector<'a> {
+    pub(crate) client_id: Option<Cow<'a, str>>,
+    pub(crate) object_id: Option<Cow<'a, str>>,
+    pub(crate) resource_id: Option<Cow<'a, str>>,
 }
 
 /// Why a request is refused before it is asked who it is for.
@@ -191,6 +186,18 @@ impl Refusal {
     }
 }
 
+/// The headers that decide, found in one pass. A value that is sent twice counts once, the first.
+#[derive(Default)]
+struct Deciding<'a> {
+    host: Option<&'a HeaderValue>,
+    hosts: usize,
+    /// A header that says that somebody else sent it.
+    forwarded: Option<&'static str>,
+    identity_header: Option<&'a HeaderValue>,
+    secret: Option<&'a HeaderValue>,
+    metadata: Option<&'a HeaderValue>,
+}
+
 /// What is served, by its path.
 #[derive(Clone, Copy)]
 enum Place {
@@ -200,10 +207,58 @@ enum Place {
     Metrics,
 }
 
+impl<'a> Deciding<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut found = Self::default();
+        for (name, value) in headers {
+            let slot = match name.as_str() {
+                "host" => {
+                    found.hosts += 1;
+                    &mut found.host
+                }
+                "metadata" => &mut found.metadata,
+                "x-identity-header" => &mut found.identity_header,
+                "secret" => &mut found.secret,
+                other => {
+                    found.forwarded = found.forwarded.or_else(|| forwards(other));
+                    continue;
+                }
+            };
+            slot.get_or_insert(value);
+        }
+        found
+    }
+
+    /// The header of App Service, how it is called, its value and what it says. 2019 first: clients
+    /// send `Metadata: true` beside it, or not.
+    fn app_service(&self) -> Option<(&'static str, &'a HeaderValue, Protocol)> {
+        let first = self
+            .identity_header
+            .map(|value| ("X-IDENTITY-HEADER", value, Protocol::AppService2019));
+        first.or_else(|| self.secret.map(|value| ("secret", value, Protocol::AppService2017)))
+    }
+}
+
+/// How a header is called by which a proxy or a browser tells that it is one.
+fn forwards(name: &str) -> Option<&'static str> {
+    match name {
+        "x-forwarded-for" => Some("X-Forwarded-For"),
+        "origin" => Some("Origin"),
+        // Browsers send all of them at once. Node.js's `fetch`, and so msal-node, sends the mode
+        // alone, which says nothing of where a request comes from.
+        "sec-fetch-mode" => None,
+        _ => name.starts_with("sec-fetch-").then_some("Sec-Fetch-…"),
+    }
+}
+
 impl Place {
     /// Whole segments are compared and nothing is decoded or resolved first, so that no spelling
     /// (`..`, `%2e`, `\`) of another path ends here, nor one of these elsewhere (CVE-2022-23551).
     fn of(path: &str) -> Option<Self> {
+        // As it is documented, and nearly always sent.
+        if path == IMDS_PATH || path == APP_SERVICE_PATH {
+            return Some(Self::Token);
+        }
         let mut segments = path.split('/').filter(|segment| !segment.is_empty());
         match segments.next() {
             // As NMI: `/{type:(?i:metadata)}/identity/oauth2/token` (v1.8, server.go).
@@ -231,8 +286,13 @@ impl Place {
 
 /// Decides what `request` asks for. `form` is the body of a POST, which says what a query may say
 /// too; `header` is what App Service's headers must carry.
-pub(crate) fn decide(request: &Parts, form: &str, header: Option<&Secret>) -> Result<Ask, Refusal> {
-    let local = guard(request)?;
+pub(crate) fn decide<'a>(
+    request: &'a Parts,
+    form: &'a str,
+    header: Option<&Secret>,
+) -> Result<Ask<'a>, Refusal> {
+    let deciding = Deciding::of(&request.headers);
+    let local = guard(request, &deciding)?;
     let place = Place::of(request.uri.path()).ok_or(Refusal::NotHere)?;
     let is_served = match request.method {
         Method::GET => true,
@@ -249,13 +309,9 @@ pub(crate) fn decide(request: &Parts, form: &str, header: Option<&Secret>) -> Re
         Place::Metrics => return Err(Refusal::LoopbackOnly(METRICS_PATH)),
         Place::Token | Place::Info => {}
     }
-    let protocol = protocol(&request.headers, header)?;
+    let protocol = protocol(&deciding, header)?;
     let query = request.uri.query().unwrap_or_default();
-    let query = match form {
-        "" => Query::parse(query),
-        form => Query::parse(&format!("{query}&{form}")),
-    };
-    let query = query.map_err(Refusal::Query)?;
+    let query = Query::parse(query, form).map_err(Refusal::Query)?;
     let selector = Selector {
         client_id: query.client_id,
         object_id: query.object_id,
@@ -265,7 +321,7 @@ pub(crate) fn decide(request: &Parts, form: &str, header: Option<&Secret>) -> Re
         return Ok(Ask::Info(selector));
     }
     let resource = query.resource.ok_or(Refusal::NoResource)?;
-    let resource = Resource::parse(resource).map_err(Refusal::Resource)?;
+    let resource = Resource::parse(resource.into_owned()).map_err(Refusal::Resource)?;
     let want = if query.bypass_cache { Want::Anew } else { Want::Any };
     Ok(Ask::Token(TokenRequest { protocol, resource, selector, want }))
 }
@@ -281,9 +337,8 @@ pub(crate) fn decide_scrape(request: &Parts) -> Result<(), Refusal> {
 }
 
 /// Lets through what a program in the pod would send; says whether it named a loopback address.
-fn guard(request: &Parts) -> Result<bool, Refusal> {
-    let mut hosts = request.headers.get_all(HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+fn guard(request: &Parts, deciding: &Deciding<'_>) -> Result<bool, Refusal> {
+    let (Some(host), 1) = (deciding.host, deciding.hosts) else {
         return Err(Refusal::ForeignHost);
     };
     let host = host.to_str().map_err(|_| Refusal::ForeignHost)?;
@@ -292,20 +347,10 @@ fn guard(request: &Parts) -> Result<bool, Refusal> {
     if let Some(authority) = request.uri.authority() {
         is_local(authority.as_str())?;
     }
-    for name in request.headers.keys() {
-        if name == "x-forwarded-for" {
-            return Err(Refusal::Forwarded("X-Forwarded-For"));
-        }
-        if name == ORIGIN {
-            return Err(Refusal::Forwarded("Origin"));
-        }
-        // Browsers send all of them at once. Node.js's `fetch`, and so msal-node, sends the mode
-        // alone, which says nothing of where a request comes from.
-        if name.as_str().starts_with("sec-fetch-") && name != "sec-fetch-mode" {
-            return Err(Refusal::Forwarded("Sec-Fetch-…"));
-        }
+    match deciding.forwarded {
+        Some(name) => Err(Refusal::Forwarded(name)),
+        None => Ok(local),
     }
-    Ok(local)
 }
 
 /// Whether `host`, with or without a port, is a loopback name (and not the link-local address).
@@ -326,18 +371,16 @@ fn is_local(host: &str) -> Result<bool, Refusal> {
 }
 
 /// The headers alone decide, since both paths are one handler.
-fn protocol(headers: &HeaderMap, expected: Option<&Secret>) -> Result<Protocol, Refusal> {
-    for (name, protocol) in APP_SERVICE_HEADERS {
-        if let Some(value) = headers.get(name) {
-            let expected = expected.ok_or(Refusal::UncheckedHeader(name))?;
-            return if expected.matches(value.as_bytes()) {
-                Ok(protocol)
-            } else {
-                Err(Refusal::WrongHeader(name))
-            };
-        }
+fn protocol(deciding: &Deciding<'_>, expected: Option<&Secret>) -> Result<Protocol, Refusal> {
+    if let Some((name, value, protocol)) = deciding.app_service() {
+        let expected = expected.ok_or(Refusal::UncheckedHeader(name))?;
+        return if expected.matches(value.as_bytes()) {
+            Ok(protocol)
+        } else {
+            Err(Refusal::WrongHeader(name))
+        };
     }
-    match headers.get("metadata") {
+    match deciding.metadata {
         Some(value) if value.as_bytes().eq_ignore_ascii_case(b"true") => Ok(Protocol::Imds),
         _ => Err(Refusal::NoHeader),
     }

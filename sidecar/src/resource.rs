@@ -28,7 +28,8 @@ impl Resource {
             return Err(BadResource::TooLong);
         }
         // A space would also part two scopes, and so ask for something that was not checked.
-        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        let parts = |c: char| c.is_control() || c.is_whitespace();
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) && text.chars().any(parts) {
             return Err(BadResource::Character);
         }
         Ok(Self(text))

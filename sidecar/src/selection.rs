@@ -60,7 +60,7 @@ impl Refusal {
 /// asked only where the AzureIdentity does not state one.
 pub(crate) fn select<'a>(
     pod: &'a PodIdentities,
-    selector: &Selector,
+    selector: &Selector<'_>,
     has_object_id: impl Fn(&PodIdentity, &str) -> bool,
 ) -> Result<&'a PodIdentity, Refusal> {
     if pod.hold {
@@ -86,7 +86,7 @@ pub(crate) fn select<'a>(
 /// by a token: that one is not meant, or [`select`] would have found it.
 pub(crate) fn candidates<'a>(
     pod: &'a PodIdentities,
-    selector: &Selector,
+    selector: &Selector<'_>,
     resource: &Resource,
     is_known: impl Fn(&PodIdentity) -> bool,
 ) -> impl Iterator<Item = &'a PodIdentity> {
@@ -99,7 +99,7 @@ pub(crate) fn candidates<'a>(
 }
 
 /// Whether the client id and the resource id of `selector` are those of `identity`.
-fn has_ids(identity: &PodIdentity, selector: &Selector) -> bool {
+fn has_ids(identity: &PodIdentity, selector: &Selector<'_>) -> bool {
     let own = identity.resource_id.as_deref();
     selector.client_id.as_deref().is_none_or(|id| same(id, &identity.client_id))
         && selector.resource_id.as_deref().is_none_or(|id| own.is_some_and(|own| same(id, own)))
@@ -121,7 +121,7 @@ fn same(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other)
 }
 
-fn unknown(pod: &PodIdentities, selector: &Selector) -> Refusal {
+fn unknown(pod: &PodIdentities, selector: &Selector<'_>) -> Refusal {
     let asked: Vec<_> = [
         ("client_id", &selector.client_id),
         ("object_id", &selector.object_id),
@@ -147,8 +147,8 @@ mod tests {
     use super::*;
     use crate::testing::{identity, pod};
 
-    fn selector(client: &str, object: &str, resource: &str) -> Selector {
-        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    fn selector(client: &str, object: &str, resource: &str) -> Selector<'static> {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned().into());
         Selector { client_id: some(client), object_id: some(object), resource_id: some(resource) }
     }
 

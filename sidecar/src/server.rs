@@ -156,7 +156,7 @@ impl Endpoint {
     fn identity<'a>(
         &self,
         view: &'a View,
-        selector: &Selector,
+        selector: &Selector<'_>,
     ) -> Result<&'a PodIdentity, Problem> {
         let pod = view.pod.as_ref().ok_or_else(|| unreadable(view))?;
         let known = |identity: &PodIdentity, id: &str| self.0.cache.has_object_id(identity, id);
@@ -169,7 +169,7 @@ impl Endpoint {
     async fn learned<'a>(
         &self,
         view: &'a View,
-        request: &TokenRequest,
+        request: &TokenRequest<'_>,
     ) -> Result<&'a PodIdentity, Waited> {
         let TokenRequest { resource, selector, .. } = request;
         let found = self.identity(view, selector);
@@ -188,7 +188,7 @@ impl Endpoint {
         }
     }
 
-    async fn token(&self, request: &TokenRequest) -> Result<Response, Waited> {
+    async fn token(&self, request: &TokenRequest<'_>) -> Result<Response, Waited> {
         let Inner { cache, now, .. } = &*self.0;
         let view = self.view();
         let TokenRequest { protocol, resource, want, .. } = request;
@@ -200,7 +200,7 @@ impl Endpoint {
         {
             return Err(Waited::Dropped);
         }
-        Ok(answer::token(&token, &identity.client_id, resource.as_str(), *protocol, now()))
+        Ok(answer::token(&token, *protocol, now()))
     }
 
     fn tell(&self, problem: &Problem) {

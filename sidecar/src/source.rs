@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use imdslet_core::contract::PodIdentity;
 
+use crate::answer::Written;
 use crate::claims::Claims;
 use crate::fault::Fault;
 use crate::resource::Resource;
@@ -46,12 +47,16 @@ impl From<Received> for Fetched {
 /// A token as it is held and served, with those of the identity's auxiliary tenants.
 #[derive(Debug)]
 pub(crate) struct Token {
+    client_id: String,
+    resource: Resource,
     pub(crate) primary: Issued,
     pub(crate) auxiliary: Vec<Issued>,
     /// By the one that ends first: they are fetched together.
     pub(crate) schedule: Schedule,
     /// The `oid` of the primary token: which principal it is for.
     pub(crate) object_id: Option<String>,
+    /// The last answer with it.
+    pub(crate) written: Written,
 }
 
 /// What is told of one tenant's token.
@@ -64,18 +69,37 @@ pub(crate) struct Issued {
 }
 
 impl Token {
-    /// Takes `fetched` into service at `now`; `seed` spreads its refresh.
-    pub(crate) fn new(fetched: Fetched, now: SystemTime, seed: u8) -> Result<Self, Expired> {
+    /// Takes `fetched`, which is of `identity` and for `resource`, into service at `now`; `seed`
+    /// spreads its refresh.
+    pub(crate) fn new(
+        fetched: Fetched,
+        identity: &PodIdentity,
+        resource: &Resource,
+        now: SystemTime,
+        seed: u8,
+    ) -> Result<Self, Expired> {
         let Fetched { primary, auxiliary } = fetched;
         let ends = auxiliary.iter().map(|received| received.expires_on);
         let first_end = ends.fold(primary.expires_on, SystemTime::min);
         let object_id = Claims::of(primary.access_token.reveal()).oid;
         Ok(Self {
+            client_id: identity.client_id.clone(),
+            resource: resource.clone(),
             schedule: Schedule::new(now, first_end)?.spread(seed),
             object_id,
             primary: Issued::new(primary, now),
             auxiliary: auxiliary.into_iter().map(|received| Issued::new(received, now)).collect(),
+            written: Written::default(),
         })
+    }
+
+    /// Of the identity that it is for.
+    pub(crate) fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    pub(crate) fn resource(&self) -> &str {
+        self.resource.as_str()
     }
 
     /// Whether it may still be served.

@@ -8,6 +8,7 @@ use http::request::Parts;
 use imdslet_core::contract::{FORMAT, PodIdentities, PodIdentity, Source};
 use imdslet_core::serve::{Mode, ServeArgs};
 
+use crate::resource::Resource;
 use crate::secret::Secret;
 use crate::source::{Received, Token};
 
@@ -93,8 +94,9 @@ pub(crate) fn project(dir: &Path, generation: &str, files: &[(&str, &str)]) {
     fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
 }
 
-/// A token received at `now` that lives for `life`.
+/// The token of the identity `1` for `https://r/`, received at `now`, that lives for `life`.
 pub(crate) fn token(access_token: &str, now: SystemTime, life: Duration) -> Token {
     let received = Received { access_token: Secret::new(access_token), expires_on: now + life };
-    Token::new(received.into(), now, 0).unwrap()
+    let resource = Resource::parse("https://r/".to_owned()).unwrap();
+    Token::new(received.into(), &identity("web/db", '1'), &resource, now, 0).unwrap()
 }

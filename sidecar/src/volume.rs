@@ -4,20 +4,29 @@
 //! the next by a rename. Every request compares where it leads with what was read: one `readlink`
 //! is cheaper than the request, and no event can be missed.
 
+use std::borrow::Cow;
+use std::ffi::CString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use imdslet_core::contract::{FORMAT, PodIdentities};
 use imdslet_core::names::IDENTITIES_FILE;
+use rustix::fs::{CWD, readlinkat_raw};
 use serde::Deserialize;
+
+/// Longer than the names that the kubelet gives its folders, which have 31 bytes.
+const LONGEST_NAME: usize = 256;
 
 /// The pod's identities as they stand in the volume.
 pub(crate) struct Volume {
     dir: PathBuf,
+    /// `DIR/..data`, as the system call takes it. None where there can be no such path.
+    data: Option<CString>,
     // Not tokio's: it is never held across an await.
-    read: Mutex<Option<(Generation, Arc<View>)>>,
+    read: Mutex<Option<(Generation<'static>, Arc<View>)>>,
 }
 
 /// What was read.
@@ -31,9 +40,9 @@ pub(crate) struct View {
 
 /// What distinguishes one writing of the files from the next.
 #[derive(Debug, PartialEq, Eq)]
-enum Generation {
+enum Generation<'a> {
     /// Where `..data` leads.
-    Folder(PathBuf),
+    Folder(Cow<'a, [u8]>),
     /// Files that nobody projected: when it was written, and its length.
     File(Option<SystemTime>, u64),
     Missing,
@@ -54,9 +63,20 @@ pub(crate) enum Unusable {
     Newer(u32),
 }
 
+impl Generation<'_> {
+    fn into_owned(self) -> Generation<'static> {
+        match self {
+            Self::Folder(name) => Generation::Folder(name.into_owned().into()),
+            Self::File(written, length) => Generation::File(written, length),
+            Self::Missing => Generation::Missing,
+        }
+    }
+}
+
 impl Volume {
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir, read: Mutex::new(None) }
+        let data = CString::new(dir.join("..data").into_os_string().into_vec()).ok();
+        Self { dir, data, read: Mutex::new(None) }
     }
 
     /// What stands in the files now, and whether it was read anew.
@@ -64,7 +84,8 @@ impl Volume {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         // First where it leads, then what is there: if it turns in between, the next request
         // finds another generation and reads again.
-        let generation = self.generation();
+        let mut name = [0; LONGEST_NAME];
+        let generation = self.generation(&mut name);
         if let Some((known, view)) = &*read
             && *known == generation
         {
@@ -72,13 +93,24 @@ impl Volume {
         }
         let last = read.take().map(|(_, view)| view);
         let view = Arc::new(self.load(last.as_deref()));
-        *read = Some((generation, Arc::clone(&view)));
+        *read = Some((generation.into_owned(), Arc::clone(&view)));
         (view, true)
     }
 
-    fn generation(&self) -> Generation {
-        if let Ok(folder) = fs::read_link(self.dir.join("..data")) {
-            return Generation::Folder(folder);
+    /// One system call and no allocation, where it is as the kubelet lays it out. `name` is room
+    /// for where the link leads.
+    fn generation<'a>(&self, name: &'a mut [u8; LONGEST_NAME]) -> Generation<'a> {
+        match self.data.as_deref().map(|data| readlinkat_raw(CWD, data, &mut name[..])) {
+            // It may lead further than there was room for.
+            Some(Ok(LONGEST_NAME)) => {
+                if let Ok(folder) = fs::read_link(self.dir.join("..data")) {
+                    return Generation::Folder(folder.into_os_string().into_vec().into());
+                }
+            }
+            Some(Ok(length)) => {
+                return Generation::Folder(name.get(..length).unwrap_or_default().into());
+            }
+            Some(Err(_)) | None => {}
         }
         match fs::metadata(self.dir.join(IDENTITIES_FILE)) {
             Ok(file) => Generation::File(file.modified().ok(), file.len()),

@@ -1,10 +1,11 @@
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::book::{ENTRIES, FAILED_LATELY, FETCHED_AT_ONCE};
 use super::*;
 use crate::secret::Secret;
 use crate::source::{Fetched, Received};

@@ -1,11 +1,13 @@
+use http::header::HOST;
+
 use super::*;
 use crate::testing::{HEADER, parts, raw};
 
-fn decide(request: &Parts) -> Result<Ask, Refusal> {
+fn decide(request: &Parts) -> Result<Ask<'_>, Refusal> {
     super::decide(request, "", Some(&Secret::new(HEADER)))
 }
 
-fn token(request: &Parts) -> TokenRequest {
+fn token(request: &Parts) -> TokenRequest<'_> {
     match decide(request) {
         Ok(Ask::Token(request)) => request,
         other => panic!("{} gave {other:?}", request.uri),
@@ -91,10 +93,11 @@ fn headers_decide_the_protocol() {
         };
         assert_eq!(got, expected, "{headers:?}");
     }
-    let unset = super::decide(&parts("/msi/token?resource=r", &[("secret", "")]), "", None);
+    let app_service = parts("/msi/token?resource=r", &[("secret", "")]);
+    let unset = super::decide(&app_service, "", None);
     assert_eq!(unset, Err(Refusal::UncheckedHeader("secret")));
-    let imds = super::decide(&parts("/msi/token?resource=r", &[("Metadata", "true")]), "", None);
-    assert!(imds.is_ok());
+    let imds = parts("/msi/token?resource=r", &[("Metadata", "true")]);
+    assert!(super::decide(&imds, "", None).is_ok());
 }
 
 #[test]
@@ -369,7 +372,8 @@ fn recorded_clients_are_understood() {
             Id::Object => selector.object_id = Some("99999999-8888-7777-6666-555555555555".into()),
             Id::Resource => selector.resource_id = Some("/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg one/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id-1".into()),
         }
-        let request = token(&raw(text));
+        let sent = raw(text);
+        let request = token(&sent);
         assert_eq!(request.protocol, *protocol, "{text}");
         assert_eq!(request.resource.as_str(), *resource, "{text}");
         assert_eq!(request.selector, selector, "{text}");
@@ -388,7 +392,7 @@ fn a_form_says_what_a_query_may_say() {
     let header = Secret::new(HEADER);
     let mut post = parts("/msi/token?api-version=2018-02-01", &[("Metadata", "true")]);
     post.method = Method::POST;
-    let decide = |form: &str| super::decide(&post, form, Some(&header));
+    let decide = |form: &'static str| super::decide(&post, form, Some(&header));
     let Ok(Ask::Token(request)) = decide("resource=https%3A%2F%2Fvault.azure.net&client_id=c")
     else {
         panic!("no token is asked for")
@@ -404,7 +408,7 @@ fn a_form_says_what_a_query_may_say() {
 fn the_info_of_an_identity_is_asked_for_as_its_token_is() {
     for path in ["/metadata/identity/info", "/Metadata//identity/info/"] {
         let request = parts(&format!("{path}?client_id=c"), &[("Metadata", "true")]);
-        let selector = Selector { client_id: Some("c".to_owned()), ..Selector::default() };
+        let selector = Selector { client_id: Some("c".into()), ..Selector::default() };
         assert_eq!(decide(&request), Ok(Ask::Info(selector)), "{path}");
     }
 }
