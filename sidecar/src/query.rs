@@ -28,8 +28,9 @@ impl<'a> Query<'a> {
     /// as Python's.
     pub(crate) fn parse(query: &'a str, form: &'a str) -> Result<Self, BadQuery> {
         let mut read = Self::default();
-        for pair in query.split('&').chain(form.split('&')) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        for pair in pairs(query).chain(pairs(form)) {
+            let (name, value) = cut(pair, b'=');
+            let value = value.unwrap_or_default();
             let (slot, name) = match &*decode(name)? {
                 "bypass_cache" => {
                     read.bypass_cache |= decode(value)?.eq_ignore_ascii_case("true");
@@ -52,6 +53,25 @@ impl<'a> Query<'a> {
             }
         }
         Ok(read)
+    }
+}
+
+/// What stands between the `&` of `text`.
+fn pairs(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let (pair, after) = cut(rest?, b'&');
+        rest = after;
+        Some(pair)
+    })
+}
+
+/// What is before the first `separator`, and what is after it. `str::split` prepares for longer
+/// texts: in a program that is optimised for size, that is a tenth of a request's instructions.
+fn cut(text: &str, separator: u8) -> (&str, Option<&str>) {
+    match text.bytes().position(|byte| byte == separator) {
+        Some(at) => (text.get(..at).unwrap_or_default(), text.get(at + 1..)),
+        None => (text, None),
     }
 }
 

@@ -38,30 +38,39 @@ pub(super) async fn fetch(
     identity: &PodIdentity,
     resource: &Resource,
 ) -> Result<Fetched, Fault> {
-    let signer = {
-        let (args, owned) = (Arc::clone(args), identity.clone());
-        // Passwords are made expensive on purpose, and the one thread has others to answer.
-        let signer = spawn_blocking(move || Signer::of(Mounted::read(&args, &owned)?));
-        // It panics, or the sidecar ends.
-        signer.await.map_err(|error| MountedFault::Unreadable {
-            identity: identity.name.clone(),
-            secret: identity.secret.clone().unwrap_or_default(),
-            why: error.to_string(),
-        })??
-    };
-    let (signer, claims, now) = (&signer, &Claims::default(), epoch(now()));
     let authority = args.authority_of(&identity.name);
+    let (arguments, owned) = (Arc::clone(args), identity.clone());
+    // Passwords are made expensive on purpose.
+    let signer = aside(identity, move || Signer::of(Mounted::read(&arguments, &owned)?));
+    let signer = Arc::new(signer.await?);
+    let (signer, claims, now) = (&signer, &Claims::default(), epoch(now()));
     fetch_each(identity, |tenant| async move {
         let exchange = Exchange { identity, tenant, authority, resource, claims };
-        let statement = Statement {
-            audience: &exchange.endpoint(),
-            client_id: &identity.client_id,
-            id: Uuid::new_v4().to_string(),
-            now,
-        };
-        exchange.assertion(https, signer.assertion(&statement)?).await
+        let (signer, client_id) = (Arc::clone(signer), identity.client_id.clone());
+        let audience = exchange.endpoint();
+        // An RSA key of 4096 bits takes 5 ms, and there is one signature for each tenant.
+        let assertion = aside(identity, move || {
+            let id = Uuid::new_v4().to_string();
+            let statement = Statement { audience: &audience, client_id: &client_id, id, now };
+            signer.assertion(&statement)
+        });
+        exchange.assertion(https, assertion.await?).await
     })
     .await
+}
+
+/// Does what the processor needs long for in another thread: the one that answers has others to
+/// answer.
+async fn aside<T: Send + 'static>(
+    identity: &PodIdentity,
+    work: impl FnOnce() -> Result<T, MountedFault> + Send + 'static,
+) -> Result<T, MountedFault> {
+    // It panics, or the sidecar ends.
+    spawn_blocking(work).await.map_err(|error| MountedFault::Unreadable {
+        identity: identity.name.clone(),
+        secret: identity.secret.clone().unwrap_or_default(),
+        why: error.to_string(),
+    })?
 }
 
 impl Signer {
