@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import socket
 import statistics
 import subprocess
@@ -23,25 +24,27 @@ SIDECAR, PLAIN = sys.argv[1:3]
 VAULT = "https://vault.azure.net"
 MANY = 100_000
 ROUNDS = 3
+COUNTED = 2_000
 STARTS = 20
 AT_ONCE = 32
-# Of the emulator, in turns with answers that are measured meanwhile.
-HANGS = {"delay": "1m"}
-FAILS = {"status": 503}
+# Of the emulator, and how many fetches meet it while answers are measured. A sidecar does not ask
+# for ever new resources where 16 failed lately.
+HANGS = ({"delay": "1m"}, 1)
+FAILS = ({"status": 503}, 15)
 
 
 class Server:
-    """A server with its address and its process."""
+    """A server with its process, under a program that watches it where one is given."""
 
-    def __init__(self, command, environment, log):
-        self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    def __init__(self, command, environment, log, under=(), errors=None):
+        command, environment = [*under, *command], environment | {"PATH": os.environ["PATH"]}
+        self.process = subprocess.Popen(command, stdout=log, stderr=errors or log, env=environment)
         self.pid = self.process.pid
 
-    def ask(self, address, request, count, clients):
+    def cpu_of(self, address, request, count, clients):
         """Microseconds of the server's processor for each request."""
         before = cpu(self.pid)
-        command = [PLAIN, "ask", address, request, str(count), str(clients)]
-        subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
+        ask(address, request, count, clients)
         return (cpu(self.pid) - before) / count * 1e6
 
     def __enter__(self):
@@ -52,17 +55,22 @@ class Server:
         self.process.wait()
 
 
+def ask(address, request, count, clients):
+    command = [PLAIN, "ask", address, request, str(count), str(clients)]
+    subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
+
+
 class Sidecar(Server):
     """The sidecar with the arguments and the environment that `imdslet inject` gives it."""
 
-    def __init__(self, pod):
+    def __init__(self, pod, under=()):
         args = [re.sub("^--dir=.*", f"--dir={pod.volume}", arg) for arg in pod.container("imdslet")["args"]]
         self.port = next(int(arg.partition("=")[2]) for arg in args if arg.startswith("--port="))
         self.address = f"127.0.0.1:{self.port}"
         self.log = pod.folder / "sidecar.log"
         self.began = time.monotonic()
         with self.log.open("w") as log:
-            super().__init__([SIDECAR, *args], pod.environment("imdslet"), log)
+            super().__init__([SIDECAR, *args], pod.environment("imdslet"), log, under)
 
     def is_listening(self):
         assert self.process.poll() is None, f"the sidecar has ended: {self.log.read_text()}"
@@ -70,8 +78,29 @@ class Sidecar(Server):
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def connect(self):
-        until("it listens", self.is_listening, 10)
+        until("it listens", self.is_listening, 30)
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+
+    def fill(self):
+        """Has it fetch the token that is asked for again and again; the answer, and a request for it."""
+        status, answer = get(self.connect(), target(VAULT))
+        assert status == 200, answer
+        return answer, f"GET {target(VAULT)} HTTP/1.1\r\nHost: {self.address}\r\nMetadata: true\r\n\r\n"
+
+
+class Floor(Server):
+    """The simplest server: it answers whatever is asked with the file `body`."""
+
+    def __init__(self, pod, body, under=()):
+        out = pod.folder / "floor.log"
+        with out.open("w") as log, (pod.folder / "floor.err").open("w") as errors:
+            super().__init__([PLAIN, "serve", body], {}, log, under, errors)
+        until("the floor listens", lambda: "\n" in out.read_text(), 30)
+        self.address = out.read_text().strip()
+
+    def connect(self):
+        host, _, port = self.address.partition(":")
+        return http.client.HTTPConnection(host, int(port), timeout=30)
 
 
 def target(resource):
@@ -94,24 +123,22 @@ def size(_pod, rows):
 
 
 def per_request(pod, rows):
-    request, body, floor_log = (pod.folder / name for name in ("request", "body", "floor.log"))
+    request, body = pod.folder / "request", pod.folder / "body"
     with Sidecar(pod) as ours:
-        connection = ours.connect()
+        ours.connect()
         ready = memory(ours.pid)
-        status, answer = get(connection, target(VAULT))
-        assert status == 200, answer
+        answer, text = ours.fill()
         token = memory(ours.pid)
         body.write_bytes(answer)
-        request.write_text(f"GET {target(VAULT)} HTTP/1.1\r\nHost: {ours.address}\r\nMetadata: true\r\n\r\n")
-        with floor_log.open("w") as log, Server([PLAIN, "serve", body], {}, log) as floor:
-            until("the floor listens", lambda: "\n" in floor_log.read_text(), 10)
-            servers = {"ours": (ours, ours.address), "floor": (floor, floor_log.read_text().strip())}
+        request.write_text(text)
+        with Floor(pod, body) as floor:
+            servers = {"ours": ours, "floor": floor}
             figures, filled = {}, {}
             for clients in (16, 1):
                 # In turns, so that both meet the same machine.
                 for _ in range(ROUNDS):
-                    for name, (server, address) in servers.items():
-                        used = server.ask(address, request, MANY, clients)
+                    for name, server in servers.items():
+                        used = server.cpu_of(server.address, request, MANY, clients)
                         figures.setdefault((name, clients), []).append(used)
                         filled.setdefault(name, memory(server.pid))
     of = lambda figure: f"{figure['VmRSS']:.2f} MiB, {figure['RssAnon']:.2f} of it its own"
@@ -125,6 +152,38 @@ def per_request(pod, rows):
         mine, least = (min(figures[name, clients]) for name in servers)
         rows.append((f"CPU of a held token, {clients} kept connection{'s' * (clients > 1)}", f"{mine:.1f} µs (floor: {least:.1f} µs)", ""))
         rows.append(("the same ÷ floor", f"{mine / least:.2f}", "1.3"))
+
+
+def instructions(pod, rows):
+    """What no other work on the machine changes."""
+    what = "instructions of a held token, without the kernel's"
+    if not shutil.which("valgrind"):
+        rows.append((what, "not counted: valgrind is not installed", ""))
+        return
+    request, body = pod.folder / "request", pod.folder / "body"
+    with Sidecar(pod, watched(pod, "ours")) as ours:
+        answer, text = ours.fill()
+        body.write_bytes(answer)
+        request.write_text(text)
+        mine = counted(pod, "ours", ours, request)
+    with Floor(pod, body, watched(pod, "floor")) as floor:
+        least = counted(pod, "floor", floor, request)
+    rows.append((what, f"{mine:,.0f} (floor: {least:,.0f})", ""))
+
+
+def watched(pod, name):
+    return ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={pod.folder / name}.callgrind"]
+
+
+def counted(pod, name, server, request):
+    """Instructions of `server` for each request, once it has answered some."""
+    ask(server.address, request, COUNTED // 10, 1)
+    control = lambda flag: subprocess.run(["callgrind_control", flag, str(server.pid)], check=True, capture_output=True)
+    control("--zero")
+    ask(server.address, request, COUNTED, 1)
+    control("--dump")
+    dump = next(pod.folder.glob(f"{name}.callgrind.*"))
+    return int(re.search(r"^summary: (\d+)", dump.read_text(), re.M)[1]) / COUNTED
 
 
 def starts(pod, rows):
@@ -144,33 +203,38 @@ def misbehave(pod, faults):
 
 
 def while_others_wait(pod, rows):
-    for word, faults in (("hangs", HANGS), ("fails", FAILS)):
+    body = pod.folder / "body"
+    for word, (faults, fetches) in (("hangs", HANGS), ("fails", FAILS)):
         with Sidecar(pod) as server:
-            connection = server.connect()
-            status, answer = get(connection, target(VAULT))
-            assert status == 200, answer
-            misbehave(pod, faults)
-            try:
-                times = held_meanwhile(server, connection)
-            finally:
-                misbehave(pod, None)
-        rows.append((f"held token while the fetch of another {word}, {len(times):,} times",
-                     f"median {milliseconds(statistics.median(times))}, at most {milliseconds(max(times))}", "5 ms"))
+            answer, _ = server.fill()
+            body.write_bytes(answer)
+            with Floor(pod, body) as floor:
+                misbehave(pod, faults)
+                try:
+                    times, least = held_meanwhile(server, floor, fetches)
+                finally:
+                    misbehave(pod, None)
+        of = lambda times: f"median {milliseconds(statistics.median(times))}, at most {milliseconds(max(times))}"
+        rows.append((f"held token while the fetch of another {word}, {len(times):,} times", f"{of(times)} (floor: {of(least)})", "5 ms"))
 
 
-def held_meanwhile(server, connection):
-    """How long answers with a held token took until another resource had got none."""
+def held_meanwhile(server, floor, fetches):
+    """How long answers with a held token took until so many other resources had got none, and those
+    of the floor in turns with them: what the machine adds to both is not the sidecar's."""
     statuses = []
-    other = threading.Thread(target=lambda: statuses.append(get(server.connect(), target("https://other.example"))[0]))
+    others = [target(f"https://other{number}.example") for number in range(fetches)]
+    other = threading.Thread(target=lambda: statuses.extend(get(server.connect(), path)[0] for path in others))
+    asked = [(server.connect(), []), (floor.connect(), [])]
     other.start()
-    times = []
     while other.is_alive():
-        began = time.monotonic()
-        status, answer = get(connection, target(VAULT))
-        times.append(time.monotonic() - began)
-        assert status == 200, answer
-    assert statuses and statuses[0] >= 500, f"the other answer was not a failure: {statuses}"
-    return times
+        for connection, times in asked:
+            began = time.monotonic()
+            status, answer = get(connection, target(VAULT))
+            times.append(time.monotonic() - began)
+            assert status == 200, answer
+    failed = len(statuses) == fetches and all(status >= 500 for status in statuses)
+    assert failed, f"the other answers were not failures: {statuses}"
+    return [times for _, times in asked]
 
 
 def at_once(pod, rows):
@@ -197,10 +261,10 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         pod = Pod(pathlib.Path(name) / "pod", {})
         try:
-            for part in (size, per_request, starts, while_others_wait, at_once):
+            for part in (size, per_request, instructions, starts, while_others_wait, at_once):
                 try:
                     part(pod, rows)
-                except (AssertionError, OSError, subprocess.SubprocessError) as error:
+                except (AssertionError, OSError, StopIteration, subprocess.SubprocessError) as error:
                     rows.append((part.__name__.replace("_", " "), f"not measured: {error}", ""))
                     failed = True
         finally:
