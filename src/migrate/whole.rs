@@ -133,9 +133,10 @@ fn bindings(
 
 fn surroundings(estate: &Estate, settings: &Settings, decisions: &mut BTreeSet<Decision>) {
     for object in &estate.classes {
-        let message = "has usePodIdentity, by which the driver asks NMI at the node; set \
-                       usePodIdentity to \"false\" and clientID to the identity's client id, with a \
-                       federated credential for the pods' service account";
+        let message = "has usePodIdentity, by which the driver asks NMI at the node; apply \
+                       manifests/csi.yaml, and the pods' volumes get a class of imdslet's own, or \
+                       set usePodIdentity to \"false\" and clientID to the identity's client id; \
+                       either needs a federated credential for the pods' service account";
         decisions.insert(Decision::new(Reason::SecretsStore, object, message));
     }
     let first = |objects: &BTreeSet<String>| {

@@ -113,13 +113,13 @@ fn find(schema: &Value, words: &[&str], found: &mut Vec<String>) {
     }
 }
 
-/// What an account may do in the whole cluster, one line a rule.
-fn rules_of(role: &str) -> Vec<String> {
+/// What a role allows in the whole cluster, one line a rule.
+fn rules_of(file: &str, role: &str) -> Vec<String> {
     let list = |value: &Value| {
         let texts = value.as_array().into_iter().flatten().filter_map(Value::as_str);
         texts.collect::<Vec<_>>().join(",")
     };
-    let documents = read(manifests().join("install.yaml"));
+    let documents = read(manifests().join(file));
     let is_role =
         |value: &Value| value["kind"] == "ClusterRole" && value["metadata"]["name"] == role;
     let found = documents.iter().find(|Document { value, .. }| is_role(value)).unwrap();
@@ -137,7 +137,7 @@ fn rules_of(role: &str) -> Vec<String> {
 #[test]
 fn the_accounts_may_do_this_in_the_whole_cluster_and_nothing_else() {
     assert_eq!(
-        rules_of("imdslet-reader"),
+        rules_of("install.yaml", "imdslet-reader"),
         [
             "aadpodidentity.k8s.io/azureidentities,azureidentitybindings,azurepodidentityexceptions: \
              list,watch",
@@ -148,13 +148,56 @@ fn the_accounts_may_do_this_in_the_whole_cluster_and_nothing_else() {
         ]
     );
     assert_eq!(
-        rules_of("imdslet-controller"),
+        rules_of("install.yaml", "imdslet-controller"),
         [
             "/pods: list,watch,patch",
             "events.k8s.io/events: create",
             "aadpodidentity.k8s.io/azureassignedidentities: list,watch,create,update,delete",
         ]
     );
+}
+
+#[test]
+fn secrets_store_volumes_are_a_switch_of_their_own() {
+    let file = "csi.yaml";
+    let classes = "secrets-store.csi.x-k8s.io/secretproviderclasses";
+    assert_eq!(rules_of(file, "imdslet-csi-reader"), [format!("{classes}: list,watch")]);
+    assert_eq!(
+        rules_of(file, "imdslet-csi"),
+        [
+            format!("{classes}: create,update,delete"),
+            "storage.k8s.io/csidrivers [secrets-store.csi.k8s.io]: get".to_owned(),
+        ]
+    );
+    let documents = read(manifests().join(file));
+    let of_kind = |kind: &str| -> Vec<_> {
+        let all = documents.iter().map(|document| &document.value);
+        all.filter(|value| value["kind"] == kind).collect()
+    };
+    // Who gets which of the two.
+    let bound: Vec<_> = of_kind("ClusterRoleBinding")
+        .into_iter()
+        .map(|binding| {
+            let subjects = binding["subjects"].as_array().unwrap().iter();
+            let names: Vec<_> = subjects.map(|subject| subject["name"].as_str().unwrap()).collect();
+            (binding["roleRef"]["name"].as_str().unwrap(), names)
+        })
+        .collect();
+    assert_eq!(
+        bound,
+        [
+            ("imdslet-csi-reader", vec!["imdslet-webhook", "imdslet-controller"]),
+            ("imdslet-csi", vec!["imdslet-controller"]),
+        ]
+    );
+    // What RBAC cannot tell apart, a policy does.
+    let [policy] = of_kind("ValidatingAdmissionPolicy")[..] else { panic!() };
+    let [binding] = of_kind("ValidatingAdmissionPolicyBinding")[..] else { panic!() };
+    assert_eq!(binding["spec"]["policyName"], policy["metadata"]["name"]);
+    assert_eq!(binding["spec"]["validationActions"], json!(["Deny"]));
+    assert_eq!(policy["spec"]["failurePolicy"], "Fail");
+    let install = fs::read_to_string(manifests().join("install.yaml")).unwrap();
+    assert!(!install.contains("secretproviderclasses"), "it is off by default");
 }
 
 #[test]

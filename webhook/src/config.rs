@@ -31,6 +31,12 @@ pub const LIST_DEADLINE: Duration = Duration::from_mins(1);
 /// The API server says by then what a CRD is like, or the watch that needs to know begins anew.
 pub const DEFINITION_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How often is looked for a kind that somebody else defines, while it cannot be read.
+pub const ABSENT_LOOK: Duration = Duration::from_secs(10);
+
+/// How often the CSIDriver object is looked at, while a derived class is needed.
+pub const DRIVER_LOOK: Duration = Duration::from_mins(10);
+
 /// A watch has begun by then, or is asked for again.
 pub const WATCH_START_DEADLINE: Duration = Duration::from_secs(30);
 

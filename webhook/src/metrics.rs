@@ -50,6 +50,7 @@ struct Numbers {
     certificate: Gauge,
     patched: Family<Reason, Counter>,
     lag: Histogram,
+    classes: Family<Reason, Counter>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -94,6 +95,7 @@ impl Default for Metrics {
             certificate: Gauge::default(),
             patched: Family::default(),
             lag: Histogram::new(LAG),
+            classes: Family::default(),
         };
         let build: Family<Build, Gauge> = Family::default();
         build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
@@ -137,6 +139,11 @@ impl Default for Metrics {
             "From a change of the cluster to the write of a pod's annotation",
             Unit::Seconds,
             numbers.lag.clone(),
+        );
+        registry.register(
+            "classes_written",
+            "SecretProviderClasses made, changed and deleted for Secrets Store volumes",
+            numbers.classes.clone(),
         );
         Self(Arc::new((registry, numbers)))
     }
@@ -197,6 +204,11 @@ impl Metrics {
     pub fn patched(&self, reason: &'static str, lag: Duration) {
         self.0.1.patched.get_or_create(&Reason { reason }).inc();
         self.0.1.lag.observe(lag.as_secs_f64());
+    }
+
+    /// A derived SecretProviderClass was written.
+    pub fn class_written(&self, reason: &'static str) {
+        self.0.1.classes.get_or_create(&Reason { reason }).inc();
     }
 
     /// All of it, in the text format of OpenMetrics.
@@ -299,6 +311,7 @@ mod tests {
         metrics.leads(true);
         metrics.certificate(SystemTime::UNIX_EPOCH + Duration::from_hours(500_000));
         metrics.patched("IdentityBound", Duration::from_millis(7));
+        metrics.class_written("ClassCreated");
         tokio::time::advance(Duration::from_secs(9)).await;
 
         let text = metrics.render();
@@ -320,6 +333,7 @@ mod tests {
             ("imdslet_certificate_expiry_timestamp_seconds ", "1800000000"),
             (r#"imdslet_annotations_patched_total{reason="IdentityBound"}"#, "1"),
             (r#"imdslet_annotation_lag_seconds_bucket{le="0.01"}"#, "1"),
+            (r#"imdslet_classes_written_total{reason="ClassCreated"}"#, "1"),
         ] {
             assert_eq!(line(&text, start), Some(value), "{start}\n{text}");
         }

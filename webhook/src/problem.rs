@@ -123,6 +123,12 @@ impl Problem {
         Self::Unanswered(format!("none within {} s", deadline.as_secs()))
     }
 
+    /// Whether what was asked about is not there, or may not be seen.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::KindMissing(_) | Self::Forbidden { .. })
+    }
+
     /// Stable name for logs and metrics.
     #[must_use]
     pub fn reason(&self) -> &'static str {

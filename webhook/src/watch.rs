@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use imdslet_core::hold::{Definition, Trust};
 use imdslet_core::index::Change;
-use imdslet_core::names::GROUP;
+use imdslet_core::names::{CLASS_GROUP, CLASS_KIND, GROUP};
 use imdslet_core::objects::{Kind, Object};
 use kube::Client;
 use kube::api::{ListParams, Request, WatchEvent, WatchParams};
@@ -24,7 +24,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::config::{LIST_DEADLINE, STALE_AFTER, WATCH_LIFE, WATCH_SLACK, WATCH_START_DEADLINE};
+use crate::config::{
+    ABSENT_LOOK, LIST_DEADLINE, STALE_AFTER, WATCH_LIFE, WATCH_SLACK, WATCH_START_DEADLINE,
+};
 use crate::feed::Event;
 use crate::metrics::Metrics;
 use crate::problem::{Ask, Problem};
@@ -50,9 +52,11 @@ struct Source {
     name: &'static str,
     group: &'static str,
     resource: &'static str,
+    /// Somebody else defines it, and may not have: it is done without where it cannot be read.
+    is_optional: bool,
 }
 
-const SOURCES: [Source; 5] = [
+const SOURCES: [Source; 6] = [
     source(Kind::AzureIdentity, "AzureIdentity", GROUP, "azureidentities"),
     source(Kind::AzureIdentityBinding, "AzureIdentityBinding", GROUP, "azureidentitybindings"),
     source(
@@ -63,6 +67,10 @@ const SOURCES: [Source; 5] = [
     ),
     source(Kind::Namespace, "Namespace", "", "namespaces"),
     source(Kind::LimitRange, "LimitRange", "", "limitranges"),
+    Source {
+        is_optional: true,
+        ..source(Kind::SecretProviderClass, CLASS_KIND, CLASS_GROUP, "secretproviderclasses")
+    },
 ];
 
 const fn source(
@@ -71,7 +79,7 @@ const fn source(
     group: &'static str,
     resource: &'static str,
 ) -> Source {
-    Source { kind, name, group, resource }
+    Source { kind, name, group, resource, is_optional: false }
 }
 
 /// Watches every kind that decisions read, and tells `events`. [`Event::Synced`] comes when each
@@ -97,6 +105,7 @@ pub fn start(
             listed_of: None,
             is_listed: false,
             is_told_stale: false,
+            is_off: false,
         };
         tasks.spawn(follower.run());
     }
@@ -115,6 +124,8 @@ struct Follower {
     listed_of: Option<String>,
     is_listed: bool,
     is_told_stale: bool,
+    /// It is done without.
+    is_off: bool,
 }
 
 /// Why following pauses.
@@ -153,6 +164,14 @@ impl Follower {
                 Err(Pause::Failed(problem)) => {
                     if matches!(problem, Problem::Expired | Problem::KindMissing(_)) {
                         version = None;
+                    }
+                    if self.source.is_optional && problem.is_absence() {
+                        version = None;
+                        if self.do_without(&problem).await.is_err() {
+                            return self.source.name;
+                        }
+                        sleep(ABSENT_LOOK).await;
+                        continue;
                     }
                     self.failed(&problem);
                 }
@@ -284,6 +303,23 @@ impl Follower {
         Ok(())
     }
 
+    /// Goes on as if there were no objects of this kind, which is said once.
+    async fn do_without(&mut self, problem: &Problem) -> Result<(), Pause> {
+        let kind = self.source.name;
+        self.metrics.heard(kind);
+        self.readiness.clear(kind);
+        if !self.is_off {
+            self.is_off = true;
+            let note = match problem {
+                Problem::KindMissing(_) => "secrets-store-csi-driver is not installed",
+                _ => "this account may not read the classes; manifests/csi.yaml allows it",
+            };
+            tracing::info!(kind, note, reason = "Off", "Secrets Store volumes are left alone");
+            self.events.send(Event::Relisted(self.source.kind, Vec::new(), Trust::Plain)).await?;
+        }
+        self.listed().await
+    }
+
     /// All objects, and the version that they are of.
     async fn list(&self) -> Result<(Vec<Object>, String), Problem> {
         let ask = self.ask("list");
@@ -344,6 +380,13 @@ impl Follower {
     fn works(&mut self) {
         self.metrics.heard(self.source.name);
         self.is_told_stale = false;
+        if std::mem::take(&mut self.is_off) {
+            tracing::info!(
+                kind = self.source.name,
+                reason = "On",
+                "Secrets Store volumes are served"
+            );
+        }
         if self.readiness.clear(self.source.name) && self.is_listed {
             tracing::info!(kind = self.source.name, reason = "Recovered", "watching again");
         }
@@ -401,6 +444,17 @@ struct Metadata {
     labels: BTreeMap<String, String>,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    uid: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    owner_references: Vec<Owner>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deletion_timestamp: Option<String>,
+}
+
+#[derive(Clone, Deserialize, Serialize)]
+struct Owner {
+    uid: String,
 }
 
 #[derive(Serialize)]
@@ -412,5 +466,7 @@ struct Whole {
     sent: Sent,
 }
 
+#[cfg(test)]
+mod optional;
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,8 @@ pub enum ProviderClass {
     AsksNmi(Stored),
     /// We have made it.
     Derived(Origin, Stored),
+    /// It has a name as those have that we make, and we have not made it.
+    Namesake,
     /// Any other: not ours to change, and not in need of it.
     Other,
 }
@@ -53,7 +55,13 @@ impl ProviderClass {
         if let Some(origin) = Origin::of(name, value) {
             return Self::Derived(origin, Stored::read(value));
         }
-        if asks_nmi(value) { Self::AsksNmi(Stored::read(value)) } else { Self::Other }
+        if asks_nmi(value) {
+            Self::AsksNmi(Stored::read(value))
+        } else if name.contains(INFIX) {
+            Self::Namesake
+        } else {
+            Self::Other
+        }
     }
 }
 
@@ -129,6 +137,12 @@ impl Derived {
         }
         let name = ObjectName::new(namespace, origin.name());
         Self { name, origin, owner: original.uid.clone(), spec }
+    }
+
+    /// Whether it gives nothing.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.spec.pointer("/parameters/clientID").is_none()
     }
 
     /// Whether this is what is there.
@@ -282,7 +296,7 @@ mod tests {
         ] {
             let mut changed = ours.clone();
             *changed.pointer_mut(path).unwrap() = value;
-            assert_eq!(read(&changed), ProviderClass::Other, "{path}");
+            assert_eq!(read(&changed), ProviderClass::Namesake, "{path}");
         }
     }
 

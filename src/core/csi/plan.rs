@@ -21,10 +21,10 @@ mod tests;
 /// is another class for every class of every namespace, and nearly all would be for nobody.
 const FOREIGN: usize = 16;
 
-/// What a labelled pod has to do with classes.
+/// What a pod has to do with classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodUse {
-    /// Its label.
+    /// Its label; empty if it has none any more.
     pub selector: String,
     /// The classes that its volumes name.
     pub classes: BTreeSet<String>,
@@ -35,9 +35,11 @@ pub struct PodUse {
 pub struct Plan {
     /// What differs, by the name of the derived class.
     pub steps: BTreeMap<ObjectName, Step>,
-    /// Names that a derived class should have and a class of somebody else has.
-    pub taken: BTreeSet<ObjectName>,
-    /// Whether there is a derived class that gives somebody something.
+    /// Those that there should be, and a class of somebody else has the name.
+    pub taken: Vec<Derived>,
+    /// How many there are that are ours.
+    pub there: usize,
+    /// Whether there should be one that gives somebody something.
     pub is_needed: bool,
 }
 
@@ -52,6 +54,18 @@ pub enum Step {
     Delete(String),
 }
 
+impl Step {
+    /// Whether pods of somebody lose something by it.
+    #[must_use]
+    pub fn takes_away(&self) -> bool {
+        match self {
+            Self::Create(_) => false,
+            Self::Replace(derived, _) => derived.is_revoked(),
+            Self::Delete(_) => true,
+        }
+    }
+}
+
 impl PodUse {
     /// Reads a pod as the API server has it. `None`: it has no Secrets Store volume, or has ended.
     #[must_use]
@@ -61,7 +75,7 @@ impl PodUse {
             return None;
         }
         let pod = PodView::read(json).ok()?;
-        let selector = pod.selector()?.to_owned();
+        let selector = pod.selector().unwrap_or_default().to_owned();
         let classes: BTreeSet<_> = class_names(&pod).map(|(_, _, class)| class).collect();
         let phase = serde_json::from_str::<Value>(json).ok()?;
         let phase = phase.pointer("/status/phase").and_then(Value::as_str);
@@ -110,6 +124,7 @@ pub fn plan<'a>(
     }
     for (name, class) in index.classes() {
         let ProviderClass::Derived(_, there) = class else { continue };
+        plan.there += 1;
         if !wanted.contains(name) && !there.is_ending && !demand.is_used(name) {
             plan.steps.insert(name.clone(), Step::Delete(there.uid.clone()));
         }
@@ -136,7 +151,7 @@ impl Plan {
                 (!is_right).then(|| Step::Replace(derived.clone(), there.version.clone()))
             }
             Some(_) => {
-                self.taken.insert(derived.name.clone());
+                self.taken.push(derived.clone());
                 return true;
             }
         };

@@ -62,7 +62,7 @@ pub(crate) fn redirects(
             Some(ProviderClass::AsksNmi(_)) => named.clone(),
             // A copy or a backup of a pod of ours. Its label may be another one.
             Some(ProviderClass::Derived(origin, _)) => origin.class.clone(),
-            Some(ProviderClass::Other) | None => continue,
+            Some(ProviderClass::Namesake | ProviderClass::Other) | None => continue,
         };
         if !identities.is_empty() && provider_identity(identities).is_none() {
             warnings.push(Warning::NoProviderIdentity { volume, class });

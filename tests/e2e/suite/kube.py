@@ -32,6 +32,11 @@ KINDS = {
         "apis/admissionregistration.k8s.io/v1", "validatingadmissionpolicies", False),
     "CustomResourceDefinition": (
         "apis/apiextensions.k8s.io/v1", "customresourcedefinitions", False),
+    "ValidatingAdmissionPolicyBinding": (
+        "apis/admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings", False),
+    "ClusterRole": ("apis/rbac.authorization.k8s.io/v1", "clusterroles", False),
+    "CSIDriver": ("apis/storage.k8s.io/v1", "csidrivers", False),
+    "SecretProviderClass": ("apis/secrets-store.csi.x-k8s.io/v1", "secretproviderclasses", True),
     "AzureIdentity": ("apis/aadpodidentity.k8s.io/v1", "azureidentities", True),
     "AzureIdentityBinding": ("apis/aadpodidentity.k8s.io/v1", "azureidentitybindings", True),
     "AzureAssignedIdentity": ("apis/aadpodidentity.k8s.io/v1", "azureassignedidentities", True),

@@ -17,6 +17,7 @@ import link_local_mode  # noqa: F401
 import identity_bindings  # noqa: F401
 import live_changes  # noqa: F401
 import admission  # noqa: F401
+import csi  # noqa: F401
 import policies  # noqa: F401
 import faults  # noqa: F401
 import outages  # noqa: F401

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use imdslet_core::names::GROUP;
+use imdslet_core::names::{GROUP, MANAGED_BY};
 use imdslet_core::objects::ObjectName;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, PostParams, Preconditions, TypeMeta};
@@ -26,9 +26,6 @@ const RESOURCE: &str = "azureassignedidentities";
 /// How many are written at one time, and how long each pauses afterwards: nobody waits for them.
 const AT_ONCE: usize = 4;
 const PACE: Duration = Duration::from_millis(20);
-
-/// Marks an object as ours. No other is ever changed.
-const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "imdslet");
 
 /// What its content was when we wrote it, since the watch does not bring the content.
 const CONTENT: &str = "imdslet.dev/content";

@@ -19,11 +19,14 @@ use crate::metrics::Metrics;
 mod access;
 mod assigned;
 mod book;
+mod classes;
+mod driver;
 mod events;
 mod leader;
 mod ledger;
 mod pods;
 mod reconcile;
+mod shelf;
 #[cfg(test)]
 mod tests;
 

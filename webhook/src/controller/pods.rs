@@ -2,6 +2,7 @@
 //! about it.
 
 use futures::{Stream, StreamExt};
+use imdslet_core::csi::PodUse;
 use imdslet_core::names::POD_LABEL;
 use imdslet_core::objects::ObjectName;
 use imdslet_core::running::{LeaveAlone, RunningPod};
@@ -37,6 +38,8 @@ pub(super) struct Seen {
     pub(super) pod: Result<RunningPod, LeaveAlone>,
     /// All of it, if it has no sidecar: then more decides what its owner is told.
     pub(super) bare: Option<String>,
+    /// Its Secrets Store volumes.
+    pub(super) used: Option<PodUse>,
 }
 
 /// Watches the labelled pods of all namespaces, for ever: what fails is named and tried again.
@@ -74,6 +77,7 @@ fn seen(mut object: DynamicObject) -> Seen {
     let pod = RunningPod::read(&json);
     Seen {
         name: name_of(&object),
+        used: PodUse::read(&json),
         bare: matches!(pod, Err(LeaveAlone::NoSidecar)).then_some(json),
         pod,
         uid: object.metadata.uid.unwrap_or_default(),

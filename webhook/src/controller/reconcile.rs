@@ -24,7 +24,7 @@ use super::book;
 use super::events::{self, About, Note};
 use super::ledger::{Ledger, Outcome, World, Write};
 use super::pods::{self, News};
-use super::{Controller, assigned};
+use super::{Controller, assigned, classes, shelf};
 use crate::config::POD_DEADLINE;
 use crate::feed::HELD;
 
@@ -32,7 +32,7 @@ use crate::feed::HELD;
 const AT_ONCE: usize = 8;
 
 /// The reason of the Event when most pods would lose their identities by a first look.
-const LOSSES_HELD: &str = "LossesHeld";
+pub(super) const LOSSES_HELD: &str = "LossesHeld";
 
 /// How many Events may wait to be sent. They are small, and many pods may be told at once.
 const NOTES: usize = 16_384;
@@ -44,10 +44,13 @@ pub(super) async fn run(controller: &Controller) -> anyhow::Result<()> {
     // What waits in it is bounded by the pods that change while a few are looked at.
     let (news, assignments) = mpsc::unbounded_channel();
     let assigning = assigned::run(&controller.client, assignments);
+    let (uses, volumes) = mpsc::unbounded_channel();
+    let shelving = classes::run(controller, volumes, notes.clone());
     // The first arm to end is the last one that is polled.
     tokio::select! {
-        ended = work(controller, notes, news) => ended,
+        ended = work(controller, notes, news, uses) => ended,
         () = sending => Ok(()),
+        ended = shelving => ended,
         () = assigning => Ok(()),
     }
 }
@@ -56,6 +59,7 @@ async fn work(
     controller: &Controller,
     notes: mpsc::Sender<Note>,
     assignments: mpsc::UnboundedSender<book::News>,
+    uses: mpsc::UnboundedSender<shelf::News>,
 ) -> anyhow::Result<()> {
     let mut changes = controller.published.changes.clone();
     // Whatever is published from here on is seen below.
@@ -89,6 +93,7 @@ async fn work(
                 tell(&notes, kinds.into_values().map(|text| held_note(controller, HELD, text)));
             }
             Some(item) = news.next() => {
+                uses.send(use_of(&item)).ok().context("the derived classes have ended")?;
                 tell(&notes, take(&mut ledger, item, controller, world(controller, &index)));
             }
             Some((write, outcome)) = in_flight.next() => {
@@ -105,7 +110,7 @@ async fn work(
     }
 }
 
-fn snapshot(controller: &Controller) -> anyhow::Result<Arc<Index>> {
+pub(super) fn snapshot(controller: &Controller) -> anyhow::Result<Arc<Index>> {
     controller.published.snapshot.load_full().context("no snapshot has been published")
 }
 
@@ -132,14 +137,24 @@ fn take(
     None
 }
 
+/// What is said about a pod, for those who keep the classes that its volumes name.
+fn use_of(news: &News) -> shelf::News {
+    match news {
+        News::Restart => shelf::News::Restart,
+        News::Is(seen) => shelf::News::Pod(seen.name.clone(), seen.used.clone()),
+        News::Complete => shelf::News::Complete,
+        News::Gone(name) => shelf::News::Gone(name.clone()),
+    }
+}
+
 /// What is held, said where somebody looks who wonders about the installation as a whole.
-fn held_note(controller: &Controller, reason: &'static str, message: String) -> Note {
+pub(super) fn held_note(controller: &Controller, reason: &'static str, message: String) -> Note {
     let name = ObjectName::new(&*controller.namespace, "imdslet-controller");
     let about = About { api_version: "apps/v1", kind: "Deployment", name, uid: None };
     Note { about, reason, is_warning: true, message }
 }
 
-fn tell(sender: &mpsc::Sender<Note>, notes: impl IntoIterator<Item = Note>) {
+pub(super) fn tell(sender: &mpsc::Sender<Note>, notes: impl IntoIterator<Item = Note>) {
     for note in notes {
         if note.is_warning {
             let (kind, object, reason) = (note.about.kind, &note.about.name, note.reason);

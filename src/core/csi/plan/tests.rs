@@ -138,7 +138,7 @@ fn there_is_one_for_each_class_and_each_selector_that_its_namespace_binds() {
     assert_eq!(plan.steps.len(), 6);
     assert!(plan.is_needed);
     let done = cluster.carried_out(&[]);
-    assert_eq!(done.plan(&[]), Plan { is_needed: true, ..Plan::default() });
+    assert_eq!(done.plan(&[]), Plan { is_needed: true, there: 6, ..Plan::default() });
 }
 
 #[test]
@@ -203,6 +203,7 @@ fn one_that_a_pod_uses_stays_and_gives_nothing_once_the_binding_is_gone() {
     let unbound = cluster.clone().without(Kind::AzureIdentityBinding, "web/b1-db");
     let plan = unbound.plan(&uses);
     assert_eq!(told(&plan), ["replace 7 web/kv db nobody"]);
+    assert!(plan.steps.values().all(Step::takes_away));
     assert!(!plan.is_needed);
     let revoked = unbound.carried_out(&uses);
     assert_eq!(told(&revoked.plan(&uses)), Vec::<String>::new());
@@ -232,7 +233,7 @@ fn what_is_not_ours_is_never_touched() {
     });
     let cluster = Cluster::default().asks("web/kv", "v").bound("web", "db", 1).with(&foreign);
     let plan = cluster.plan(&[]);
-    assert_eq!(plan.taken, [ObjectName::new("web", &*name)].into());
+    assert_eq!(plan.taken.iter().map(words).collect::<Vec<_>>(), ["web/kv db 1"]);
     assert!(!plan.steps.contains_key(&ObjectName::new("web", &*name)), "{plan:?}");
     // Nor where nothing wants its name.
     foreign["metadata"]["labels"] = json!({"app.kubernetes.io/managed-by": "imdslet"});

@@ -33,6 +33,7 @@ fn seen(uid: &str, version: u64, annotation: &str) -> Seen {
         "spec": {"initContainers": [{"name": "imdslet", "args": ["serve"]}]},
     });
     Seen {
+        used: None,
         name: ObjectName::new("web", "p"),
         uid: uid.to_owned(),
         resource_version: version.to_string(),

@@ -1,0 +1,215 @@
+//! Which derived SecretProviderClasses are to be written, and when. No I/O: the time is an argument.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use imdslet_core::csi::{Derived, Plan, PodUse, Step, plan};
+use imdslet_core::index::Index;
+use imdslet_core::names::{GROUP, LET_GO};
+use imdslet_core::objects::ObjectName;
+use imdslet_core::settings::Settings;
+use tokio::time::Instant;
+
+#[cfg(test)]
+mod tests;
+
+/// How long a class is for nobody before it is deleted: a pod that was pointed to it may be just
+/// coming.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How long after a write the same one may follow, whether it succeeded or somebody undid it; then
+/// twice that time, and so on.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_mins(5);
+
+/// A first look that would take away more than half of so many classes is not acted upon: what this
+/// replica does not know, it may just not have seen.
+const MANY: usize = 10;
+
+/// What is said about the pods.
+#[derive(Debug)]
+pub(super) enum News {
+    /// All of them follow.
+    Restart,
+    /// A pod is like this.
+    Pod(ObjectName, Option<PodUse>),
+    /// A pod is gone.
+    Gone(ObjectName),
+    /// All of them have been told.
+    Complete,
+}
+
+/// What a person should know, once.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// A class of somebody else has the name of this one.
+    Taken(Derived),
+    /// Most classes would go by the first look of this controller.
+    Held(String),
+}
+
+/// The derived classes, and who uses which.
+#[derive(Default)]
+pub(super) struct Shelf {
+    /// What each pod uses, and the listing that had it.
+    pods: BTreeMap<ObjectName, (PodUse, u64)>,
+    listing: u64,
+    knows_pods: bool,
+    plan: Plan,
+    /// Since when a class is for nobody.
+    idle: BTreeMap<ObjectName, Instant>,
+    tried: BTreeMap<ObjectName, Tried>,
+    busy: BTreeSet<ObjectName>,
+    taken: BTreeSet<ObjectName>,
+    losses: Losses,
+}
+
+/// Whether classes are taken away.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Losses {
+    /// Not before it is known how many.
+    #[default]
+    Unknown,
+    /// They are too many to be meant.
+    Held,
+    /// As they come.
+    Free,
+}
+
+/// The last write of a class.
+struct Tried {
+    step: Step,
+    times: u32,
+    at: Instant,
+}
+
+impl Tried {
+    /// When the same may be done again.
+    fn again(&self) -> Instant {
+        let factor = 1_u32.checked_shl(self.times.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.at + FIRST_RETRY.saturating_mul(factor).min(LAST_RETRY)
+    }
+
+    /// Whether it comes to the same, whatever version it replaces.
+    fn is_same(&self, step: &Step) -> bool {
+        match (&self.step, step) {
+            (
+                Step::Create(one) | Step::Replace(one, _),
+                Step::Create(other) | Step::Replace(other, _),
+            ) => one == other,
+            (Step::Delete(one), Step::Delete(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+impl Shelf {
+    /// Takes in what is said about the pods.
+    pub(super) fn take(&mut self, news: News) {
+        match news {
+            News::Restart => self.listing += 1,
+            News::Pod(name, Some(used)) => drop(self.pods.insert(name, (used, self.listing))),
+            News::Pod(name, None) | News::Gone(name) => drop(self.pods.remove(&name)),
+            News::Complete => {
+                self.pods.retain(|_, (_, listing)| *listing == self.listing);
+                self.knows_pods = true;
+            }
+        }
+    }
+
+    /// Decides about every class anew; tells what is to be said.
+    pub(super) fn review(
+        &mut self,
+        index: &Index,
+        settings: &Settings,
+        (now, lets_go): (Instant, bool),
+    ) -> Vec<Told> {
+        let uses = self.pods.iter().map(|(name, (used, _))| (&*name.namespace, used));
+        self.plan = plan(index, settings, uses);
+        let is_for_nobody =
+            |name: &ObjectName| matches!(self.plan.steps.get(name), Some(Step::Delete(_)));
+        self.idle.retain(|name, _| is_for_nobody(name));
+        for (name, step) in &self.plan.steps {
+            if matches!(step, Step::Delete(_)) {
+                self.idle.entry(name.clone()).or_insert(now);
+            }
+        }
+        self.tried.retain(|_, tried| now < tried.at + LAST_RETRY * 2);
+        let mut told: Vec<_> = self.weigh_losses(lets_go).map(Told::Held).into_iter().collect();
+        let before = std::mem::take(&mut self.taken);
+        for derived in &self.plan.taken {
+            if !before.contains(&derived.name) {
+                told.push(Told::Taken(derived.clone()));
+            }
+            self.taken.insert(derived.name.clone());
+        }
+        told
+    }
+
+    /// Whether so many classes may be taken away; tells why not.
+    fn weigh_losses(&mut self, lets_go: bool) -> Option<String> {
+        if !self.knows_pods || self.losses == Losses::Free {
+            return None;
+        }
+        let there = self.plan.there;
+        let lost = self.plan.steps.values().filter(|step| step.takes_away()).count();
+        if lets_go || there < MANY || lost * 2 <= there {
+            self.losses = Losses::Free;
+            return None;
+        }
+        let is_new = self.losses == Losses::Unknown;
+        self.losses = Losses::Held;
+        is_new.then(|| {
+            format!(
+                "{lost} of the {there} SecretProviderClasses that imdslet has made would go by the \
+                 first look of this controller; none is taken away. See that no CRD, \
+                 AzureIdentity, AzureIdentityBinding or setting (AZURE_TENANT_ID) is missing: it \
+                 goes on when most of them are needed. If it is meant: kubectl annotate crd \
+                 azureidentitybindings.{GROUP} {LET_GO}=true"
+            )
+        })
+    }
+
+    /// Whether there should be a class that gives somebody something.
+    pub(super) fn is_needed(&self) -> bool {
+        self.plan.is_needed
+    }
+
+    /// The next class to write, and how. Whoever takes it must [`finish`](Self::finish) it.
+    pub(super) fn next(&mut self, now: Instant) -> Option<(ObjectName, Step)> {
+        let mut steps = self.plan.steps.iter();
+        let (name, step) = steps.find(|(name, step)| {
+            !self.busy.contains(*name) && self.earliest(name, step, now).is_some_and(|at| at <= now)
+        })?;
+        let found = (name.clone(), step.clone());
+        self.busy.insert(found.0.clone());
+        Some(found)
+    }
+
+    /// When a step may be taken; none: not before something changes.
+    fn earliest(&self, name: &ObjectName, step: &Step, now: Instant) -> Option<Instant> {
+        if step.takes_away() && self.losses != Losses::Free {
+            return None;
+        }
+        let tried = self.tried.get(name).filter(|tried| tried.is_same(step)).map(Tried::again);
+        let idle = match step {
+            Step::Delete(_) => self.idle.get(name).map(|since| *since + IDLE),
+            _ => None,
+        };
+        Some(tried.max(idle).unwrap_or(now))
+    }
+
+    /// Takes in that a step has ended, however that was: what differs still is planned anew.
+    pub(super) fn finish(&mut self, name: ObjectName, step: Step, now: Instant) {
+        self.busy.remove(&name);
+        let before = self.tried.get(&name).filter(|tried| tried.is_same(&step));
+        let times = before.map_or(0, |tried| tried.times).saturating_add(1);
+        self.tried.insert(name, Tried { step, times, at: now });
+    }
+
+    /// When there is something to do, if nothing happens.
+    pub(super) fn wake(&self, now: Instant) -> Option<Instant> {
+        let steps = self.plan.steps.iter().filter(|(name, _)| !self.busy.contains(*name));
+        steps.filter_map(|(name, step)| self.earliest(name, step, now)).min()
+    }
+}

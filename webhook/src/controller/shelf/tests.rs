@@ -1,0 +1,204 @@
+use imdslet_core::objects::Object;
+use imdslet_core::settings::Given;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// A cluster with `count` classes that ask NMI, bound or not, and what was made for them.
+fn index(count: usize, client: Option<u8>, made: &[Value]) -> Index {
+    let classes = (0..count).map(|at| {
+        json!({
+            "apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass",
+            "metadata": {"name": format!("kv{at}"), "namespace": "web", "uid": "original"},
+            "spec": {"provider": "azure", "parameters": {"usePodIdentity": "true"}},
+        })
+    });
+    let bound = client.map(|client| {
+        [
+            json!({"apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentity",
+                "metadata": {"name": "i", "namespace": "web"}, "spec": {"tenantID": "t.example",
+                "clientID": format!("00000000-0000-0000-0000-{client:012}")}}),
+            json!({"apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentityBinding",
+                "metadata": {"name": "b", "namespace": "web"},
+                "spec": {"selector": "db", "azureIdentity": "i"}}),
+        ]
+    });
+    let all = classes.chain(bound.into_iter().flatten()).chain(made.iter().cloned());
+    all.map(|value| Object::read(&value, "web").unwrap().unwrap()).collect()
+}
+
+struct Bench {
+    shelf: Shelf,
+    now: Instant,
+    made: Vec<Value>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { shelf: Shelf::default(), now: Instant::now(), made: Vec::new() }
+    }
+
+    /// One that knows the pods, and has made all that there should be.
+    fn with(count: usize) -> Self {
+        let mut bench = Self::new();
+        bench.shelf.take(News::Restart);
+        bench.shelf.take(News::Complete);
+        bench.review(count, Some(1));
+        while let Some((name, step)) = bench.shelf.next(bench.now) {
+            let Step::Create(derived) = &step else { panic!("{step:?}") };
+            let mut object = derived.object(Some("7"));
+            object["metadata"]["uid"] = json!("derived");
+            bench.made.push(object);
+            bench.shelf.finish(name, step, bench.now);
+        }
+        bench.review(count, Some(1));
+        assert_eq!(bench.wake(), None);
+        bench
+    }
+
+    fn review(&mut self, count: usize, client: Option<u8>) -> Vec<Told> {
+        let settings = Settings::read(&Given::new()).unwrap();
+        self.shelf.review(&index(count, client, &self.made), &settings, (self.now, false))
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+
+    /// In how many seconds something is to be done.
+    fn wake(&self) -> Option<u64> {
+        self.shelf.wake(self.now).map(|at| (at - self.now).as_secs())
+    }
+
+    /// Takes the next step, which ends at once.
+    fn step(&mut self) -> Option<Step> {
+        let (name, step) = self.shelf.next(self.now)?;
+        assert!(self.shelf.next(self.now).is_none_or(|(other, _)| other != name), "it is busy");
+        self.shelf.finish(name, step.clone(), self.now);
+        Some(step)
+    }
+
+    fn pod(&mut self, classes: &[&str]) {
+        let classes: BTreeSet<_> = classes.iter().map(|class| (*class).to_owned()).collect();
+        let used = PodUse { selector: "db".to_owned(), classes };
+        let used = Some(used).filter(|used| !used.classes.is_empty());
+        self.shelf.take(News::Pod(ObjectName::new("web", "p"), used));
+    }
+
+    fn derived_name(&self) -> String {
+        self.made[0]["metadata"]["name"].as_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn a_class_that_is_for_nobody_goes_after_a_while() {
+    let mut bench = Bench::with(1);
+    assert!(bench.shelf.is_needed());
+    bench.review(1, None);
+    assert!(!bench.shelf.is_needed());
+    assert_eq!((bench.step(), bench.wake()), (None, Some(10)));
+    bench.pass(9);
+    // Wanted again meanwhile, its time begins anew.
+    bench.review(1, Some(1));
+    assert_eq!(bench.wake(), None);
+    bench.review(1, None);
+    bench.pass(9);
+    assert_eq!((bench.step(), bench.wake()), (None, Some(1)));
+    bench.pass(1);
+    assert_eq!(bench.step(), Some(Step::Delete("derived".to_owned())));
+    // If it is still there, somebody uses it whom the watch has not brought: ever less often.
+    for wait in [1, 2, 4] {
+        assert_eq!((bench.step(), bench.wake()), (None, Some(wait)));
+        bench.pass(wait);
+        assert!(bench.step().is_some());
+    }
+}
+
+#[test]
+fn one_that_a_pod_uses_loses_its_client_id_at_once_and_goes_with_the_pod() {
+    let mut bench = Bench::with(1);
+    bench.pod(&[&bench.derived_name()]);
+    bench.review(1, None);
+    let Some(Step::Replace(derived, version)) = bench.step() else { panic!() };
+    assert!(derived.is_revoked());
+    assert_eq!(version, "7");
+    bench.made = vec![derived.object(Some("8"))];
+    bench.review(1, None);
+    assert_eq!((bench.step(), bench.wake()), (None, None));
+    bench.pod(&[]);
+    bench.review(1, None);
+    assert_eq!(bench.wake(), Some(10));
+}
+
+#[test]
+fn nothing_is_taken_away_before_all_pods_are_known() {
+    let done = Bench::with(1);
+    let mut fresh = Bench { made: done.made.clone(), ..Bench::new() };
+    fresh.review(1, None);
+    fresh.pass(60);
+    assert_eq!((fresh.step(), fresh.wake()), (None, None));
+    fresh.shelf.take(News::Restart);
+    fresh.pod(&[&done.derived_name()]);
+    fresh.shelf.take(News::Complete);
+    fresh.review(1, None);
+    assert!(matches!(fresh.step(), Some(Step::Replace(..))));
+    // A pod that a second listing does not have is gone.
+    fresh.shelf.take(News::Restart);
+    fresh.shelf.take(News::Complete);
+    fresh.review(1, None);
+    assert_eq!(fresh.wake(), Some(10));
+}
+
+#[test]
+fn a_first_look_that_would_take_most_away_takes_nothing() {
+    let done = Bench::with(MANY);
+    let mut fresh = Bench { made: done.made.clone(), ..Bench::new() };
+    fresh.shelf.take(News::Complete);
+    let told = fresh.review(MANY, None);
+    assert!(matches!(told.as_slice(), [Told::Held(text)] if text.starts_with("10 of the 10 ")));
+    fresh.pass(60);
+    assert_eq!(fresh.review(MANY, None), []);
+    assert_eq!((fresh.step(), fresh.wake()), (None, None));
+    // Once most are needed, what goes from then on is meant.
+    fresh.review(MANY, Some(1));
+    fresh.review(MANY, None);
+    assert_eq!(fresh.wake(), Some(10));
+    // And so it is where a person says so.
+    let mut told = Bench { made: done.made.clone(), ..Bench::new() };
+    told.shelf.take(News::Complete);
+    let settings = Settings::read(&Given::new()).unwrap();
+    let index = index(MANY, None, &told.made);
+    assert_eq!(told.shelf.review(&index, &settings, (told.now, true)), []);
+    assert_eq!(told.wake(), Some(10));
+}
+
+#[test]
+fn whoever_undoes_what_was_written_is_not_fought_at_full_speed() {
+    let mut bench = Bench::with(1);
+    let mut waits = Vec::new();
+    for version in 0..6 {
+        let class = &mut bench.made[0];
+        class["spec"]["parameters"]["clientID"] = json!("theirs");
+        class["metadata"]["resourceVersion"] = json!(version.to_string());
+        bench.review(1, Some(1));
+        let wait = bench.wake().unwrap();
+        waits.push(wait);
+        bench.pass(wait);
+        assert!(matches!(bench.step(), Some(Step::Replace(..))));
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32]);
+    // What is to be written for another reason does not wait.
+    bench.review(1, Some(2));
+    assert_eq!(bench.wake(), Some(0));
+}
+
+#[test]
+fn a_name_that_somebody_else_has_is_told_once() {
+    let mut bench = Bench::with(1);
+    bench.made[0]["metadata"]["labels"] = json!({});
+    let told = bench.review(1, Some(1));
+    let [Told::Taken(derived)] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((&*derived.origin.class, &*derived.owner), ("kv0", "original"));
+    assert_eq!(bench.review(1, Some(1)), []);
+    assert_eq!(bench.step(), None);
+}
