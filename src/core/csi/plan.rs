@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::class::{Derived, Origin, ProviderClass, Stored};
 use super::volumes::class_names;
@@ -28,6 +28,30 @@ pub struct PodUse {
     pub selector: String,
     /// The classes that its volumes name.
     pub classes: BTreeSet<String>,
+    /// Its uid.
+    pub uid: String,
+    /// Its containers have not begun: perhaps since a volume cannot be mounted.
+    pub is_pending: bool,
+}
+
+/// The parts of a running pod that admission does not look at.
+#[derive(Deserialize)]
+struct Rest {
+    metadata: Metadata,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    uid: String,
+}
+
+#[derive(Default, Deserialize)]
+struct Status {
+    #[serde(default)]
+    phase: String,
 }
 
 /// What is to be done about the derived classes.
@@ -77,10 +101,33 @@ impl PodUse {
         let pod = PodView::read(json).ok()?;
         let selector = pod.selector().unwrap_or_default().to_owned();
         let classes: BTreeSet<_> = class_names(&pod).map(|(_, _, class)| class).collect();
-        let phase = serde_json::from_str::<Value>(json).ok()?;
-        let phase = phase.pointer("/status/phase").and_then(Value::as_str);
-        let has_ended = matches!(phase, Some("Succeeded" | "Failed"));
-        (!classes.is_empty() && !has_ended).then_some(Self { selector, classes })
+        let Rest { metadata, status } = serde_json::from_str(json).ok()?;
+        let has_ended = matches!(&*status.phase, "Succeeded" | "Failed");
+        let is_pending = matches!(&*status.phase, "" | "Pending");
+        let uid = metadata.uid;
+        let used = Self { selector, classes, uid, is_pending };
+        (!used.classes.is_empty() && !has_ended).then_some(used)
+    }
+
+    /// A class that asks NMI, which a volume of this pod of `namespace` names although the one that
+    /// takes its place is there: that one, and the other. Only a new pod gets it.
+    #[must_use]
+    pub fn outdated(&self, index: &Index, namespace: &str) -> Option<(String, String)> {
+        let mut pairs = self.classes.iter().filter_map(|class| {
+            let asks = index.class(&ObjectName::new(namespace, &**class));
+            let origin = Origin { class: class.clone(), selector: self.selector.clone() };
+            let derived = origin.name();
+            let there = index.class(&ObjectName::new(namespace, &*derived));
+            match (asks, there) {
+                (Some(ProviderClass::AsksNmi(_)), Some(ProviderClass::Derived(found, _)))
+                    if *found == origin =>
+                {
+                    Some((derived, origin.class))
+                }
+                _ => None,
+            }
+        });
+        pairs.next().filter(|_| self.is_pending)
     }
 }
 

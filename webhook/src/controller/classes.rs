@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::stream::{FuturesUnordered, StreamExt};
 use imdslet_core::csi::{PodUse, Step};
+use imdslet_core::live::Standing;
 use imdslet_core::names::{CLASS_GROUP, CLASS_KIND};
 use imdslet_core::objects::ObjectName;
 use k8s_openapi::api::core::v1::Pod;
@@ -91,7 +92,7 @@ async fn work(
                     std::mem::replace(needed, shelf.is_needed()) != shelf.is_needed()
                 });
             }
-            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() && !is_due => is_due = true,
         }
     }
 }
@@ -99,6 +100,10 @@ async fn work(
 fn note(controller: &Controller, told: Told) -> Note {
     let derived = match told {
         Told::Held(message) => return held_note(controller, LOSSES_HELD, message),
+        Told::Outdated(pod, uid, message) => {
+            let (about, reason) = (About::pod(&pod, &uid), Standing::RECREATE);
+            return Note { about, reason, is_warning: true, message };
+        }
         Told::Taken(derived) => derived,
     };
     let about = About {

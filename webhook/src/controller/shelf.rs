@@ -22,6 +22,10 @@ const IDLE: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_mins(5);
 
+/// How long a pod may name a class that asks NMI before it is told: where NMI still runs, it is just
+/// starting.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A first look that would take away more than half of so many classes is not acted upon: what this
 /// replica does not know, it may just not have seen.
 const MANY: usize = 10;
@@ -46,6 +50,8 @@ pub(super) enum Told {
     Taken(Derived),
     /// Most classes would go by the first look of this controller.
     Held(String),
+    /// A pod, and its uid, has a volume that is not mounted, and would be in a new pod: what to do.
+    Outdated(ObjectName, String, String),
 }
 
 /// The derived classes, and who uses which.
@@ -62,6 +68,15 @@ pub(super) struct Shelf {
     busy: BTreeSet<ObjectName>,
     taken: BTreeSet<ObjectName>,
     losses: Losses,
+    /// Pods that came before the class that they should name.
+    outdated: BTreeMap<ObjectName, Outdated>,
+}
+
+/// A pod that is not as it would be made now.
+struct Outdated {
+    uid: String,
+    since: Instant,
+    is_told: bool,
 }
 
 /// Whether classes are taken away.
@@ -143,7 +158,32 @@ impl Shelf {
             }
             self.taken.insert(derived.name.clone());
         }
+        self.look_for_outdated(index, now, &mut told);
         told
+    }
+
+    /// Tells of pods that wait for what only a new pod gets; of each once.
+    fn look_for_outdated(&mut self, index: &Index, now: Instant, told: &mut Vec<Told>) {
+        let mut before = std::mem::take(&mut self.outdated);
+        for (name, (used, _)) in &self.pods {
+            let Some((derived, class)) = used.outdated(index, &name.namespace) else { continue };
+            let known = before.remove(name).filter(|known| known.uid == used.uid);
+            let mut known = known.unwrap_or_else(|| Outdated {
+                uid: used.uid.clone(),
+                since: now,
+                is_told: false,
+            });
+            if !known.is_told && known.since + PATIENCE <= now {
+                known.is_told = true;
+                let message = format!(
+                    "a volume of this pod names SecretProviderClass {class}, which has \
+                     usePodIdentity and cannot be mounted without NMI; a new pod gets {derived}, by \
+                     which imdslet replaces it: recreate the pod"
+                );
+                told.push(Told::Outdated(name.clone(), used.uid.clone(), message));
+            }
+            self.outdated.insert(name.clone(), known);
+        }
     }
 
     /// Whether so many classes may be taken away; tells why not.
@@ -210,6 +250,8 @@ impl Shelf {
     /// When there is something to do, if nothing happens.
     pub(super) fn wake(&self, now: Instant) -> Option<Instant> {
         let steps = self.plan.steps.iter().filter(|(name, _)| !self.busy.contains(*name));
-        steps.filter_map(|(name, step)| self.earliest(name, step, now)).min()
+        let steps = steps.filter_map(|(name, step)| self.earliest(name, step, now));
+        let untold = self.outdated.values().filter(|pod| !pod.is_told);
+        steps.chain(untold.map(|pod| pod.since + PATIENCE)).min()
     }
 }

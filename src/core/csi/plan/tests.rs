@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::index::Change;
@@ -89,7 +89,12 @@ impl Cluster {
 }
 
 fn pod(selector: &str, class: &str) -> PodUse {
-    PodUse { selector: selector.to_owned(), classes: [class.to_owned()].into() }
+    PodUse {
+        selector: selector.to_owned(),
+        classes: [class.to_owned()].into(),
+        uid: "u".to_owned(),
+        is_pending: true,
+    }
 }
 
 fn name_of(class: &str, selector: &str) -> String {
@@ -243,9 +248,9 @@ fn what_is_not_ours_is_never_touched() {
 
 #[test]
 fn a_pods_volumes_are_read_and_those_that_have_ended_use_nothing() {
-    let pod = |phase: &str, driver: &str| {
+    let pod_in = |phase: &str, driver: &str| {
         json!({
-            "metadata": {"name": "p", "labels": {"aadpodidbinding": "db"}},
+            "metadata": {"name": "p", "uid": "u", "labels": {"aadpodidbinding": "db"}},
             "spec": {"volumes": [
                 {"name": "a", "csi": {"driver": driver, "readOnly": true,
                     "volumeAttributes": {"secretProviderClass": "kv", "other": "x"}}},
@@ -256,8 +261,29 @@ fn a_pods_volumes_are_read_and_those_that_have_ended_use_nothing() {
         })
         .to_string()
     };
-    let expected = PodUse { selector: "db".to_owned(), classes: ["kv".to_owned()].into() };
-    assert_eq!(PodUse::read(&pod("Pending", DRIVER)), Some(expected));
-    assert_eq!(PodUse::read(&pod("Succeeded", DRIVER)), None);
-    assert_eq!(PodUse::read(&pod("Running", "disk.csi.azure.com")), None);
+    let read = |phase| PodUse::read(&pod_in(phase, DRIVER));
+    let expected = pod("db", "kv");
+    assert_eq!(read("Pending"), Some(expected.clone()));
+    assert_eq!(read("Running"), Some(PodUse { is_pending: false, ..expected }));
+    assert_eq!(read("Succeeded"), None);
+    assert_eq!(PodUse::read(&pod_in("Running", "disk.csi.azure.com")), None);
+}
+
+#[test]
+fn a_pod_that_came_too_early_is_known_by_what_it_names() {
+    let early = pod("db", "kv");
+    let cluster = Cluster::default().asks("web/kv", "v").bound("web", "db", 1);
+    assert_eq!(early.outdated(&cluster.0, "web"), None, "the class is just being made");
+    let done = cluster.carried_out(&[]);
+    let both = (name_of("kv", "db"), "kv".to_owned());
+    assert_eq!(early.outdated(&done.0, "web"), Some(both));
+    let runs = PodUse { is_pending: false, ..early.clone() };
+    for (right, namespace) in [
+        (&runs, "web"),
+        (&pod("db", &name_of("kv", "db")), "web"),
+        (&pod("other", "kv"), "web"),
+        (&early, "ops"),
+    ] {
+        assert_eq!(right.outdated(&done.0, namespace), None, "{right:?}");
+    }
 }

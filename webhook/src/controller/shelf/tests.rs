@@ -80,7 +80,8 @@ impl Bench {
 
     fn pod(&mut self, classes: &[&str]) {
         let classes: BTreeSet<_> = classes.iter().map(|class| (*class).to_owned()).collect();
-        let used = PodUse { selector: "db".to_owned(), classes };
+        let (selector, uid) = ("db".to_owned(), "u".to_owned());
+        let used = PodUse { selector, classes, uid, is_pending: true };
         let used = Some(used).filter(|used| !used.classes.is_empty());
         self.shelf.take(News::Pod(ObjectName::new("web", "p"), used));
     }
@@ -201,4 +202,23 @@ fn a_name_that_somebody_else_has_is_told_once() {
     assert_eq!((&*derived.origin.class, &*derived.owner), ("kv0", "original"));
     assert_eq!(bench.review(1, Some(1)), []);
     assert_eq!(bench.step(), None);
+}
+
+#[test]
+fn a_pod_that_came_before_its_class_is_told_once_to_be_created_anew() {
+    let mut bench = Bench::with(1);
+    bench.pod(&["kv0"]);
+    assert_eq!(bench.review(1, Some(1)), []);
+    assert_eq!(bench.wake(), Some(30));
+    bench.pass(30);
+    let told = bench.review(1, Some(1));
+    let [Told::Outdated(pod, uid, message)] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((pod.to_string().as_str(), uid.as_str()), ("web/p", "u"));
+    assert!(message.contains(&bench.derived_name()), "{message}");
+    assert_eq!(bench.review(1, Some(1)), []);
+    assert_eq!(bench.wake(), None);
+    // One that is gone, or is as it should be, is forgotten.
+    bench.pod(&[&bench.derived_name()]);
+    assert_eq!(bench.review(1, Some(1)), []);
+    assert!(bench.shelf.outdated.is_empty());
 }
