@@ -19,6 +19,8 @@ class Entra:
         self.issuer = issuer
         self.credentials = []
         self.clients = []
+        # By client: its secrets and certificates.
+        self.proofs = {}
         # AKS's token proxy, by the name in TLS that it is asked for.
         self.sni = None
         self.users = {}
@@ -44,7 +46,8 @@ class Entra:
 
     def config(self):
         applications = [
-            {"clientId": client, "objectId": client.replace("c", "b", 1)} for client in self.clients
+            {"clientId": client, "objectId": client.replace("c", "b", 1), **self.proofs.get(client, {})}
+            for client in self.clients
         ]
         config = {
             "tenants": [{"id": TENANT, "applications": applications}],
@@ -75,10 +78,17 @@ class Entra:
         })
         self.ask("PUT", "_emulator/config", self.config())
 
-    def know(self, client_id):
-        """Makes an application without any credential."""
-        self.clients.append(client_id)
+    def know(self, client_id, **proofs):
+        """Makes an application that proves itself by its secrets and certificates alone, or changes these."""
+        if client_id not in self.clients:
+            self.clients.append(client_id)
+        self.proofs[client_id] = proofs
         self.ask("PUT", "_emulator/config", self.config())
+
+    def outcomes(self, client_id):
+        """What became of a client's calls, and how often."""
+        rows = self.ask("GET", "_emulator/requests")["outcomes"]
+        return {row["outcome"]: row["count"] for row in rows if row["clientId"] == client_id}
 
     def let_use(self, client_id, sni, subjects):
         """Has AKS's token proxy, which is asked for as `sni`, let these service accounts be an identity."""

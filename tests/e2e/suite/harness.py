@@ -129,12 +129,12 @@ class Context:
         found = lambda: self.answers(pod, container, namespace)
         return self.eventually(f"an answer to {pod}/{container}", found, seconds)[0]
 
-    def verified(self, pod="app", container="app", namespace=None, client_id=None):
+    def verified(self, pod="app", container="app", namespace=None, client_id=None, proof="2"):
         """The claims of the first token that a container was given, verified."""
         answer = self.first_answer(pod, container, namespace)
         assert answer["status"] == 200, f"{pod}/{container} was answered {answer}"
         token = answer["body"]["access_token"]
-        return verify(token, self.cluster.entra.keys(), TENANT, RESOURCE, client_id or self.client_id)
+        return verify(token, self.cluster.entra.keys(), TENANT, RESOURCE, client_id or self.client_id, proof)
 
     def started_at(self, pod="app", container="app", seconds=60):
         """When a container printed its first line, in seconds since the Unix epoch."""

@@ -15,6 +15,7 @@ from cluster import Cluster
 import tokens_in_pods  # noqa: F401
 import link_local_mode  # noqa: F401
 import identity_bindings  # noqa: F401
+import service_principals  # noqa: F401
 import live_changes  # noqa: F401
 import admission  # noqa: F401
 import csi  # noqa: F401

@@ -37,8 +37,8 @@ def is_signed(token, jwks):
     return message == b"\0\1" + b"\xff" * (length - len(digest) - 3) + b"\0" + digest
 
 
-def verify(token, jwks, tenant, audience, client_id):
-    """Raises AssertionError for what is wrong, and returns the claims."""
+def verify(token, jwks, tenant, audience, client_id, proof="2"):
+    """Raises AssertionError for what is wrong, and returns the claims. `proof` is 1 for a secret, 2 for an assertion."""
     assert is_signed(token, jwks), "the signature is wrong"
     claims = claims_of(token)
     expected = {
@@ -46,7 +46,7 @@ def verify(token, jwks, tenant, audience, client_id):
         "iss": f"https://sts.windows.net/{tenant}/",
         "tid": tenant,
         "appid": client_id,
-        "appidacr": "2",
+        "appidacr": proof,
     }
     found = {claim: claims[claim] for claim in expected}
     assert found == expected, f"claims are {found} and not {expected}"
