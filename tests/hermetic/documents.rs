@@ -16,6 +16,13 @@ impl Source {
         own.ends_with(path) || inside
     }
 
+    /// Whether it is the file `path`, in whose last part one `*` may stand for anything.
+    fn is_file(&self, path: &str) -> bool {
+        let Some((start, end)) = path.split_once('*') else { return self.0.ends_with(path) };
+        let name = self.0.file_name().and_then(|name| name.to_str()).unwrap();
+        name.starts_with(start) && name.ends_with(end)
+    }
+
     fn has(&self, test: &str) -> bool {
         ["fn", "def"].iter().any(|word| self.1.contains(&format!("{word} {test}(")))
     }
@@ -63,10 +70,14 @@ fn is_there(name: &str, sources: &[Source]) -> bool {
             let path = PathBuf::from(module.replace("::", "/"));
             sources.iter().any(|source| source.is_module(&path) && source.has(test))
         }
-        None if name.contains('.') => sources.iter().any(|source| source.0.ends_with(name)),
+        None if name.contains('.') => sources.iter().any(|source| source.is_file(name)),
         None if name.contains("::") => {
             let path = PathBuf::from(name.replace("::", "/"));
-            sources.iter().any(|source| source.is_module(&path))
+            let (module, test) = (path.parent().unwrap(), path.file_name().unwrap());
+            let test = test.to_str().unwrap();
+            sources.iter().any(|source| {
+                source.is_module(&path) || (source.is_module(module) && source.has(test))
+            })
         }
         None => sources.iter().any(|source| source.has(name)),
     }
@@ -81,6 +92,8 @@ fn every_test_that_the_table_of_differences_names_is_there() {
     }
     assert!(!is_there("cache::tests: no_such_test", &sources));
     assert!(!is_there("no_such_module::tests", &sources));
+    assert!(!is_there("no-such-file-*.yaml", &sources));
+    assert!(is_there("cache::tests::an_expired_token_is_never_served", &sources));
 
     let document = fs::read_to_string(root.join("docs/compatibility.md")).unwrap();
     let named = named(&document);
