@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::config::Config;
-use super::entra::{Call, Entra, Refused, StartError};
+use super::entra::{Call, Entra, Issued, Refused, StartError};
 use super::metadata;
 use super::proxy::{AskedAs, ByName, ThroughProxy, at_the_proxy};
 use super::refusal::{Ids, Refusal};
@@ -170,6 +170,16 @@ async fn token(
         "token call"
     );
     app.entra.count(caller, result.as_ref().err());
+    let retry_after = fault.and_then(|(_, retry_after)| retry_after);
+    answer(result, &ids, now, retry_after)
+}
+
+fn answer(
+    result: Result<Issued, Refused>,
+    ids: &Ids,
+    now: SystemTime,
+    retry_after: Option<u32>,
+) -> Response {
     let mut response = match result {
         Ok(issued) => json_response(
             StatusCode::OK,
@@ -180,10 +190,10 @@ async fn token(
                 "access_token": issued.access_token,
             }),
         ),
-        Err(refused) => json_response(refused.status(), &refused.body(&ids, now)),
+        Err(refused) => json_response(refused.status(), &refused.body(ids, now)),
     };
     let headers = response.headers_mut();
-    if let Some((_, Some(seconds))) = fault {
+    if let Some(seconds) = retry_after {
         headers.insert(RETRY_AFTER, seconds.into());
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-cache"));
