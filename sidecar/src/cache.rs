@@ -203,7 +203,7 @@ impl Cache {
                 );
                 self.0.changed.notify_one();
             }
-            if token.schedule.is_due(now) && !entry.is_fetching() && entry.may_ask() {
+            if token.due_in(now).is_zero() && !entry.is_fetching() && entry.may_ask() {
                 self.fly(entry, identity.clone());
             }
             return Ok(Look::Held(Arc::clone(token)));

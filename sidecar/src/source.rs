@@ -1,10 +1,11 @@
 //! Where tokens come from, as the cache sees it.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use imdslet_core::contract::PodIdentity;
+use tokio::time::Instant;
 
 use crate::answer::Written;
 use crate::claims::Claims;
@@ -53,6 +54,8 @@ pub(crate) struct Token {
     pub(crate) auxiliary: Vec<Issued>,
     /// By the one that ends first: they are fetched together.
     pub(crate) schedule: Schedule,
+    /// When it was received, by both clocks.
+    received: (SystemTime, Instant),
     /// The `oid` of the primary token: which principal it is for.
     pub(crate) object_id: Option<String>,
     /// The last answer with it.
@@ -86,6 +89,7 @@ impl Token {
             client_id: identity.client_id.clone(),
             resource: resource.clone(),
             schedule: Schedule::new(now, first_end)?.spread(seed),
+            received: (now, Instant::now()),
             object_id,
             primary: Issued::new(primary, now),
             auxiliary: auxiliary.into_iter().map(|received| Issued::new(received, now)).collect(),
@@ -104,7 +108,20 @@ impl Token {
 
     /// Whether it may still be served.
     pub(crate) fn is_valid(&self, now: SystemTime) -> bool {
-        !self.schedule.remaining(now).is_zero()
+        !self.schedule.remaining(self.at_least(now)).is_zero()
+    }
+
+    /// How long until it is time to refresh it; zero once it is.
+    pub(crate) fn due_in(&self, now: SystemTime) -> Duration {
+        self.schedule.due_in(self.at_least(now))
+    }
+
+    /// The time by which it is judged: the wall clock's, but never earlier than what has gone by
+    /// since it was received allows. A wall clock that was ahead then and has been set right since
+    /// would have it live too long; the other clock alone stands still while the node sleeps.
+    fn at_least(&self, now: SystemTime) -> SystemTime {
+        let (received, since) = self.received;
+        now.max(received + since.elapsed())
     }
 }
 

@@ -105,7 +105,7 @@ impl Entry {
         let pause = self.failure.as_ref().map_or(Duration::ZERO, |failure| {
             failure.retry_at.saturating_duration_since(Instant::now())
         });
-        Some(token.schedule.due_in(now).max(pause))
+        Some(token.due_in(now).max(pause))
     }
 }
 

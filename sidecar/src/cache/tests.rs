@@ -12,6 +12,7 @@ use crate::source::{Fetched, Received};
 use crate::testing::{identity, now, pod};
 
 mod audit;
+mod clocks;
 
 /// A source that does what it is told, and counts. Its wall clock runs with tokio's, which the
 /// tests wind on.
@@ -443,26 +444,6 @@ async fn a_refresh_that_fails_is_tried_again_unasked_while_the_token_lives() {
         let gaps: Vec<_> = begun.windows(2).map(|two| two[1] - two[0]).collect();
         assert_eq!(gaps[..6], [1, 100, 4, 8, 16, 32], "{begun:?}");
         assert!(begun.last().unwrap() <= &1000, "{begun:?}");
-    })
-    .await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_clock_that_is_set_forward_is_noticed_within_a_minute() {
-    let source = Scripted::new();
-    let (start, ahead) = (source.start, Arc::new(Mutex::new(Duration::ZERO)));
-    let clock = {
-        let ahead = Arc::clone(&ahead);
-        Arc::new(move || now() + start.elapsed() + *ahead.lock().unwrap())
-    };
-    let cache = Cache::new(Box::new(source.clone()), clock);
-    kept_fresh(&cache, async {
-        assert!(ask(&cache, "r").await.is_ok());
-        sleep(seconds(10)).await;
-        // Also what a suspended node looks like: the monotonic clock stood still.
-        *ahead.lock().unwrap() = seconds(3000);
-        sleep(seconds(60)).await;
-        assert_eq!(source.begun(), 2);
     })
     .await;
 }
