@@ -5,11 +5,12 @@ use json_patch::Patch;
 use crate::choices::{AnnotationError, Choices, KEYS};
 use crate::csi::redirects;
 use crate::index::Index;
-use crate::inject::{Edits, Injection, Reserved, announcement_of, own_sidecar};
+use crate::inject::{Edits, Injection, announcement_of};
 use crate::live::lack;
 use crate::names::{IDENTITIES, VERSION};
 use crate::objects::ObjectName;
 use crate::pod::{List, PodView, Unreadable};
+use crate::reserved::{Reserved, own_sidecar};
 use crate::resolve::{Resolution, resolve};
 use crate::resources::sidecar_resources;
 use crate::running::Fittings;
@@ -177,14 +178,14 @@ pub fn admit(
         };
     }
     let own = own_sidecar(pod)?;
-    let fittings = own.map(|(_, _, sidecar)| Fittings::of(pod, sidecar));
+    let fittings = own.map(|(list, _, sidecar)| Fittings::of(pod, list, sidecar));
     let endpoint = fittings.as_ref().map_or(choices.endpoint, |fittings| fittings.endpoint);
     let mut resolution = resolve(index, settings, namespace, selector, endpoint);
     let mut warnings = Vec::new();
-    let hold = match choices.sidecar {
-        Mode::Native if own.is_none() => Hold::Held,
-        // A sidecar that is already there has no probe that could hold anybody.
-        _ => Hold::Free,
+    let hold = match (&fittings, choices.sidecar) {
+        (Some(fittings), _) => fittings.holds,
+        (None, Mode::Native) => Hold::Held,
+        (None, Mode::Container) => Hold::Free,
     };
     if let Some(why) = resolution.unbound(settings, namespace, selector) {
         match choices.when_unbound {

@@ -11,12 +11,13 @@ use serde_json::{Value, json};
 use crate::choices::Choices;
 use crate::contract::{FORMAT, PodIdentities};
 use crate::csi::{CLASS_ATTRIBUTE, Redirect};
-use crate::names::{ADDRESS_CONTAINER, IDENTITIES, SIDECAR, VERSION};
+use crate::names::{ADDRESS_CONTAINER, IDENTITIES, VERSION};
 use crate::pod::{Container, List, PodView};
+use crate::reserved::{Own, Reserved, check_names};
 use crate::resolve::Usable;
 use crate::serve::{Mode, ServeArgs};
 use crate::settings::{Endpoint, Settings};
-use crate::sidecar::{Sidecar, secret_volume};
+use crate::sidecar::Sidecar;
 use crate::variables::{Announcement, Conflict, HeaderValue};
 use crate::warning::Warning;
 
@@ -27,53 +28,11 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// of safe ones.
 const UNPRIVILEGED_PORTS: &str = "net.ipv4.ip_unprivileged_port_start";
 
-/// Something in the pod has a name that is ours. Each message names what to rename.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Reserved {
-    /// A container that is not ours.
-    #[error(
-        "spec.{list}[{at}].name is `{name}`, which is reserved for imdslet's own container; \
-         rename the container"
-    )]
-    Container {
-        /// `containers` or `initContainers`.
-        list: &'static str,
-        /// Its place in the list.
-        at: usize,
-        /// Its name.
-        name: String,
-    },
-    /// More than one sidecar.
-    #[error("the pod has {0} containers named `imdslet`; remove all of them, one will be added")]
-    Sidecars(usize),
-    /// A volume that is not ours.
-    #[error(
-        "spec.volumes[{at}].name is `{name}`, which is reserved for imdslet's own volume; \
-         rename the volume"
-    )]
-    Volume {
-        /// Its place in the list.
-        at: usize,
-        /// Its name.
-        name: String,
-    },
-    /// A container that wants what only the sidecar may see.
-    #[error(
-        "container `{container}` mounts volume `imdslet`, which only imdslet's own container may \
-         mount; remove the mount"
-    )]
-    Mount {
-        /// The container.
-        container: String,
-    },
-}
-
 /// What is to become of one pod.
 pub(crate) struct Injection<'a> {
     pub(crate) pod: &'a PodView<'a>,
     /// The sidecar that the pod already has.
-    pub(crate) own: Option<(List, usize, &'a Container<'a>)>,
+    pub(crate) own: Option<Own<'a>>,
     pub(crate) settings: &'a Settings,
     pub(crate) choices: &'a Choices,
     pub(crate) identities: &'a [Usable],
@@ -85,11 +44,11 @@ impl Injection<'_> {
     /// The patch, and what its author should know. An empty patch: there is nothing left to do.
     pub(crate) fn patch(self, warnings: &mut Vec<Warning>) -> Result<Patch, Reserved> {
         let mut edits = Edits::default();
+        check_names(self.pod, self.own, self.identities)?;
         let announcement = if let Some((list, at, sidecar)) = self.own {
             report_order(self.pod, list, at, warnings);
             announcement_of(sidecar, self.choices.port)
         } else {
-            check_names(self.pod, self.identities)?;
             self.announcement()
         };
         announce(self.pod, &announcement, &self.choices.skip_containers, &mut edits, warnings);
@@ -231,23 +190,6 @@ pub(crate) fn announce(
     }
 }
 
-/// The sidecar that the pod already has: the API server calls again after other webhooks, and
-/// pods are copied and restored from backups.
-pub(crate) fn own_sidecar<'a>(
-    pod: &'a PodView<'a>,
-) -> Result<Option<(List, usize, &'a Container<'a>)>, Reserved> {
-    let mut named = pod.places().filter(|(_, _, container)| *container.name == *SIDECAR);
-    let first = named.next();
-    let others = named.count();
-    match first {
-        Some(_) if others > 0 => Err(Reserved::Sidecars(others + 1)),
-        Some((list, at, container)) if !container.is_ours() => {
-            Err(Reserved::Container { list: list.field(), at, name: container.name.to_string() })
-        }
-        first => Ok(first),
-    }
-}
-
 /// What a sidecar that is already there was told decides, not what the pod would get today. `port`
 /// stands in where the arguments of a sidecar of another release are not understood.
 pub(crate) fn announcement_of(sidecar: &Container<'_>, port: u16) -> Announcement {
@@ -268,31 +210,6 @@ fn report_order(pod: &PodView<'_>, list: List, at: usize, warnings: &mut Vec<War
         warnings.extend(
             foreign.map(|container| Warning::ServedLate { container: container.name.to_string() }),
         );
-    }
-}
-
-fn check_names(pod: &PodView<'_>, identities: &[Usable]) -> Result<(), Reserved> {
-    let address = pod.places().find(|(_, _, container)| *container.name == *ADDRESS_CONTAINER);
-    if let Some((list, at, container)) = address {
-        let name = container.name.to_string();
-        return Err(Reserved::Container { list: list.field(), at, name });
-    }
-    let secrets: Vec<_> = identities
-        .iter()
-        .filter_map(|usable| usable.identity.secret.as_deref())
-        .map(secret_volume)
-        .collect();
-    for (at, volume) in pod.volumes().iter().enumerate() {
-        if *volume.name == *SIDECAR || secrets.iter().any(|name| **name == *volume.name) {
-            return Err(Reserved::Volume { at, name: volume.name.to_string() });
-        }
-    }
-    let mounts = |container: &Container<'_>| {
-        container.volume_mounts.iter().flatten().any(|mount| *mount.name == *SIDECAR)
-    };
-    match pod.places().find(|(_, _, container)| mounts(container)) {
-        Some((_, _, container)) => Err(Reserved::Mount { container: container.name.to_string() }),
-        None => Ok(()),
     }
 }
 

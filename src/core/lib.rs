@@ -30,6 +30,7 @@ pub mod objects;
 pub mod pod;
 pub mod proxy;
 mod quantity;
+mod reserved;
 pub mod resolve;
 mod resources;
 pub mod running;
@@ -42,5 +43,5 @@ pub mod warning;
 
 pub use choices::AnnotationError;
 pub use fields::FieldError;
-pub use inject::Reserved;
 pub use limits::LimitRange;
+pub use reserved::Reserved;

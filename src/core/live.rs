@@ -87,11 +87,14 @@ impl Standing {
     /// The reason of what only a new pod can mend.
     pub const RECREATE: &'static str = "RecreateToInject";
 
+    /// The reason of what gives no token, or gets none.
+    pub const STILL_UNBOUND: &'static str = "StillUnbound";
+
     /// The reason of the Event.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::StillUnbound(_) => "StillUnbound",
+            Self::StillUnbound(_) => Self::STILL_UNBOUND,
             Self::RecreateToInject { .. } => Self::RECREATE,
         }
     }
@@ -192,7 +195,7 @@ fn unbound(
     hold: bool,
 ) -> Option<String> {
     let why = resolution.unbound(settings, &pod.namespace, &pod.selector)?;
-    let hold = if hold { pod.holds } else { Hold::Free };
+    let hold = if hold { pod.fittings.holds } else { Hold::Free };
     Some(Warning::Unbound(why, hold).to_string())
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::names::{ADDRESS_CONTAINER, POD_LABEL, SIDECAR};
@@ -77,6 +78,9 @@ pub(crate) struct Container<'a> {
     pub(crate) resources: Option<Resources<'a>>,
     #[serde(borrow, default)]
     pub(crate) volume_mounts: Option<Vec<Named<'a>>>,
+    /// Looked at only where the container is ours.
+    #[serde(default)]
+    pub(crate) startup_probe: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -361,8 +365,22 @@ impl Container<'_> {
 
     /// Whether the container is a sidecar that we injected.
     pub(crate) fn is_ours(&self) -> bool {
-        *self.name == *SIDECAR
-            && self.args.as_ref().and_then(|args| args.first()).is_some_and(|arg| **arg == *"serve")
+        *self.name == *SIDECAR && self.begins_with("serve")
+    }
+
+    /// Whether the container is the init container of link-local mode.
+    pub(crate) fn adds_the_address(&self) -> bool {
+        *self.name == *ADDRESS_CONTAINER && self.begins_with("address")
+    }
+
+    fn begins_with(&self, command: &str) -> bool {
+        let first = self.args.as_ref().and_then(|args| args.first());
+        first.is_some_and(|first| **first == *command)
+    }
+
+    /// Whether the container mounts this volume.
+    pub(crate) fn mounts(&self, volume: &str) -> bool {
+        self.volume_mounts.iter().flatten().any(|mount| *mount.name == *volume)
     }
 
     pub(crate) fn variable(&self, name: &str) -> Option<&EnvVar<'_>> {

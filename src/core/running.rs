@@ -3,9 +3,9 @@
 use serde::Deserialize;
 
 use crate::contract::{FORMAT, PodIdentities};
-use crate::inject::own_sidecar;
 use crate::names::{BINDING_TOKEN_FILE, IDENTITIES, SIDECAR, VERSION};
 use crate::pod::{Container, List, PodView, Unreadable};
+use crate::reserved::own_sidecar;
 use crate::settings::Endpoint;
 use crate::warning::Hold;
 
@@ -17,7 +17,6 @@ pub struct RunningPod {
     pub(crate) selector: String,
     /// What the annotation says; `None` if it cannot be read.
     pub(crate) told: Option<PodIdentities>,
-    pub(crate) holds: Hold,
     pub(crate) fittings: Fittings,
     /// Where it runs, once that is decided.
     pub(crate) node: Option<String>,
@@ -26,6 +25,9 @@ pub struct RunningPod {
 /// What a sidecar got when its pod was created, and keeps for as long as it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fittings {
+    /// Whether the other containers wait while there is no identity: only the startup probe of a pod
+    /// that was not bound when it was created makes them.
+    pub(crate) holds: Hold,
     pub(crate) endpoint: Endpoint,
     /// `--authority-for` of the sidecar.
     pub(crate) authorities: Vec<(String, String)>,
@@ -108,8 +110,7 @@ impl RunningPod {
         Ok(Self {
             selector,
             told: parse(pod.annotation(IDENTITIES)),
-            holds: if list == List::InitContainers { Hold::Held } else { Hold::Free },
-            fittings: Fittings::of(&pod, sidecar),
+            fittings: Fittings::of(&pod, list, sidecar),
             node: rest.spec.node_name.filter(|name| !name.is_empty()),
             namespace: rest.metadata.namespace,
         })
@@ -135,10 +136,12 @@ impl RunningPod {
 }
 
 impl Fittings {
-    /// Those of `sidecar`, which is a container of `pod`.
-    pub(crate) fn of(pod: &PodView<'_>, sidecar: &Container<'_>) -> Self {
+    /// Those of `sidecar`, which is a container of `pod` and stands in this list.
+    pub(crate) fn of(pod: &PodView<'_>, list: List, sidecar: &Container<'_>) -> Self {
         let mounts = sidecar.volume_mounts.iter().flatten();
+        let is_probed = list == List::InitContainers && sidecar.startup_probe.is_some();
         Self {
+            holds: if is_probed { Hold::Held } else { Hold::Free },
             endpoint: endpoint_of(sidecar),
             authorities: authorities_of(sidecar),
             volumes: mounts.map(|mount| mount.name.to_string()).collect(),
@@ -156,7 +159,8 @@ fn arguments<'a>(sidecar: &'a Container<'_>) -> impl Iterator<Item = &'a str> {
     sidecar.args.iter().flatten().skip(1).map(|arg| &**arg)
 }
 
-fn endpoint_of(sidecar: &Container<'_>) -> Endpoint {
+/// Where a sidecar that is already there is asked.
+pub(crate) fn endpoint_of(sidecar: &Container<'_>) -> Endpoint {
     let is_link_local = arguments(sidecar).any(|arg| arg == "--link-local");
     if is_link_local { Endpoint::LinkLocal } else { Endpoint::Env }
 }

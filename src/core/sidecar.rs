@@ -208,9 +208,12 @@ fn restricted() -> Map<String, Value> {
     security
 }
 
+/// How the name of a Secret's volume begins.
+pub(crate) const SECRET_VOLUME: &str = "imdslet-secret-";
+
 /// The volume of a Secret. A hash, since a volume's name is shorter than a Secret's may be.
 pub(crate) fn secret_volume(secret: &str) -> String {
-    format!("imdslet-secret-{}", short_hash(secret))
+    format!("{SECRET_VOLUME}{}", short_hash(secret))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod arrivals;
 mod audiences;
 mod bindings;
 mod chain;

@@ -18,7 +18,7 @@ use proptest::sample::{Index as Place, select, subsequence};
 use serde_json::{Map, Value, json};
 
 /// Regressions become named tests, so that nothing is written into the sources.
-fn config(cases: u32) -> ProptestConfig {
+pub(crate) fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
@@ -89,7 +89,7 @@ proptest! {
 
     #[test]
     fn an_index_is_what_the_events_end_in(
-        events in vec((any_object(), any::<bool>()), 0..40),
+        events in vec((any_object(), 0..5), 0..40),
         start in any_objects(),
     ) {
         let mut index: Index = start.iter().map(object).collect();
@@ -97,14 +97,24 @@ proptest! {
         for value in &start {
             left.insert(id(value), value.clone());
         }
-        for (value, is_applied) in &events {
-            if *is_applied {
-                index.apply(Change::Applied(Box::new(object(value))));
-                left.insert(id(value), value.clone());
-            } else {
-                let (kind, name) = id(value);
-                index.apply(Change::Deleted(kind, name.clone()));
-                left.remove(&(kind, name));
+        for (value, what) in &events {
+            let (kind, name) = id(value);
+            match what {
+                0 => {
+                    // What a new list has of this kind is all that there is of it.
+                    let listed: Vec<_> = start.iter().filter(|value| id(value).0 == kind).collect();
+                    index.replace(kind, listed.iter().map(|value| object(value)).collect());
+                    left.retain(|(other, _), _| *other != kind);
+                    left.extend(listed.into_iter().map(|value| (id(value), value.clone())));
+                }
+                1 | 2 => {
+                    index.apply(Change::Deleted(kind, name.clone()));
+                    left.remove(&(kind, name));
+                }
+                _ => {
+                    index.apply(Change::Applied(Box::new(object(value))));
+                    left.insert((kind, name), value.clone());
+                }
             }
         }
         prop_assert_eq!(index, left.values().map(object).collect::<Index>());
@@ -287,6 +297,11 @@ fn text_of(words: &[&'static str]) -> BoxedStrategy<Value> {
     .boxed()
 }
 
+/// One of the usual words; once in a while the other one.
+fn rarely(word: &'static str, usual: &[&'static str]) -> BoxedStrategy<Value> {
+    prop_oneof![1 => Just(json!(word)), 60 => text_of(usual)].boxed()
+}
+
 fn list_of(item: BoxedStrategy<Value>) -> BoxedStrategy<Value> {
     vec(item, 0..4).prop_map(Value::from).boxed()
 }
@@ -316,7 +331,7 @@ fn any_env() -> BoxedStrategy<Value> {
     ])
 }
 
-fn any_container() -> BoxedStrategy<Value> {
+pub(crate) fn any_container() -> BoxedStrategy<Value> {
     let amounts = || {
         object_of([
             ("cpu", text_of(&["1", "50m", "1e3", "x"])),
@@ -338,11 +353,11 @@ fn any_container() -> BoxedStrategy<Value> {
             list_of(object_of([("containerPort", (0_u32..70000).prop_map(Value::from).boxed())])),
         ),
         ("resources", object_of([("limits", amounts()), ("requests", amounts())])),
-        ("volumeMounts", list_of(object_of([("name", text_of(&["data", "other"]))]))),
+        ("volumeMounts", list_of(object_of([("name", rarely("imdslet", &["data", "other"]))]))),
     ])
 }
 
-fn any_pod() -> BoxedStrategy<Value> {
+pub(crate) fn any_pod() -> BoxedStrategy<Value> {
     let annotations = object_of([
         ("imdslet.dev/identities", any_text().prop_map(Value::from).boxed()),
         ("imdslet.dev/version", any_text().prop_map(Value::from).boxed()),
@@ -415,7 +430,7 @@ fn any_volume() -> BoxedStrategy<Value> {
     });
     let driver = text_of(&["secrets-store.csi.k8s.io", "secrets-store.csi.k8s.io", "disk"]);
     let csi = object_of([("driver", driver), ("volumeAttributes", attributes.boxed())]);
-    object_of([("name", text_of(&["data", "other"])), ("csi", csi)])
+    object_of([("name", rarely("imdslet", &["data", "other"])), ("csi", csi)])
 }
 
 /// The class that takes the place of `kv` for pods with the label `db`.
@@ -455,6 +470,8 @@ fn weighted_rarely() -> BoxedStrategy<Value> {
 
 const CLIENT: &str = "c0000000-0000-4000-8000-000000000001";
 
+const PARTNER: &str = "https://login.partner.example/";
+
 fn any_object() -> BoxedStrategy<Value> {
     let name = || (select(vec!["web", "ops"]), select(vec!["a", "b"]));
     let identity = (
@@ -462,14 +479,20 @@ fn any_object() -> BoxedStrategy<Value> {
         select(vec![0, 0, 1, 2, 3]),
         select(vec![CLIENT, CLIENT, CLIENT, "none"]),
         select(vec!["tenantID", "TenantId", "tenantid", "x"]),
+        select(vec!["", "", "binding", "managed"]),
+        select(vec!["", PARTNER, "https://login.other.example/"]),
     )
-        .prop_map(|((namespace, name), kind, client, tenant)| {
+        .prop_map(|((namespace, name), kind, client, tenant, source, authority)| {
+            let annotations = match source {
+                "" => json!({}),
+                source => json!({"imdslet.dev/source": source}),
+            };
             json!({
                 "apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentity",
-                "metadata": {"name": name, "namespace": namespace},
+                "metadata": {"name": name, "namespace": namespace, "annotations": annotations},
                 "spec": {
                     "type": kind, "ClientID": client, tenant: "contoso.example",
-                    "clientPassword": {"name": name, "namespace": "web"},
+                    "clientPassword": {"name": name, "namespace": "web"}, "adEndpoint": authority,
                 },
             })
         });
@@ -511,7 +534,7 @@ fn any_object() -> BoxedStrategy<Value> {
 }
 
 /// Objects of which no two have the same name.
-fn any_objects() -> BoxedStrategy<Vec<Value>> {
+pub(crate) fn any_objects() -> BoxedStrategy<Vec<Value>> {
     vec(any_object(), 0..24)
         .prop_map(|objects| {
             let named: BTreeMap<_, _> =
@@ -521,7 +544,7 @@ fn any_objects() -> BoxedStrategy<Vec<Value>> {
         .boxed()
 }
 
-fn any_settings() -> BoxedStrategy<Settings> {
+pub(crate) fn any_settings() -> BoxedStrategy<Settings> {
     let flags = [
         ("tenant-id", "contoso.example"),
         ("scope", "namespaced"),
@@ -529,6 +552,9 @@ fn any_settings() -> BoxedStrategy<Settings> {
         ("sidecar", "container"),
         ("sidecar-run-as-user", "none"),
         ("sidecar-metrics-port", "9579"),
+        ("allow-managed", "true"),
+        ("allow-authority", PARTNER),
+        ("binding-proxy", "https://kubernetes.default.svc"),
     ];
     subsequence(flags.to_vec(), 0..=flags.len())
         .prop_map(|flags| {
@@ -539,7 +565,7 @@ fn any_settings() -> BoxedStrategy<Settings> {
         .boxed()
 }
 
-fn object(value: &Value) -> Object {
+pub(crate) fn object(value: &Value) -> Object {
     Object::read(value, "default").unwrap().unwrap()
 }
 
