@@ -157,6 +157,111 @@ fn the_accounts_may_do_this_in_the_whole_cluster_and_nothing_else() {
     );
 }
 
+/// The entries of a webhook configuration.
+fn entries_of(kind: &str) -> Vec<Value> {
+    let mut found = read(manifests().join("install.yaml")).into_iter();
+    let found = found.find(|Document { value, .. }| value["kind"] == kind).unwrap().value;
+    assert_eq!(found["metadata"]["name"], "imdslet");
+    found["webhooks"].as_array().unwrap().clone()
+}
+
+/// What an entry asks about, one line a rule.
+fn asked_by(entry: &Value) -> Vec<String> {
+    let list = |value: &Value| {
+        let texts = value.as_array().unwrap().iter().map(|text| text.as_str().unwrap());
+        texts.collect::<Vec<_>>().join(",")
+    };
+    let rules = entry["rules"].as_array().unwrap().iter();
+    rules
+        .map(|rule| {
+            assert_eq!(
+                (&rule["scope"], &rule["apiVersions"]),
+                (&json!("Namespaced"), &json!(["v1"]))
+            );
+            let [groups, resources, operations] =
+                ["apiGroups", "resources", "operations"].map(|key| list(&rule[key]));
+            format!("{groups}/{resources}: {operations}")
+        })
+        .collect()
+}
+
+/// What every entry keeps: an outage touches as little as it can, and the certificate is ours.
+fn is_careful(entry: &Value) {
+    let name = &entry["name"];
+    assert_eq!(entry["admissionReviewVersions"], json!(["v1"]), "{name}");
+    assert_eq!(entry["sideEffects"], "None", "{name}: a dry run would be refused");
+    assert_eq!(entry["matchPolicy"], "Equivalent", "{name}: another API version would pass by");
+    assert_eq!(entry["clientConfig"]["service"]["name"], "imdslet-webhook", "{name}");
+    assert!(entry["clientConfig"]["caBundle"].is_null(), "{name}: the replicas own it");
+    let excluded =
+        json!({"key": "imdslet.dev/injection", "operator": "NotIn", "values": ["disabled"]});
+    let selector = entry["namespaceSelector"]["matchExpressions"].as_array().unwrap();
+    assert!(selector.contains(&excluded), "{name}");
+}
+
+#[test]
+fn a_pod_is_asked_about_where_it_carries_the_label_and_what_fails_open_says_so() {
+    let entries = entries_of("MutatingWebhookConfiguration");
+    let mut lines = Vec::new();
+    for entry in &entries {
+        is_careful(entry);
+        assert_eq!(entry["reinvocationPolicy"], "IfNeeded");
+        assert_eq!(entry["clientConfig"]["service"]["path"], "/mutate");
+        let label = json!({"matchExpressions": [{"key": "aadpodidbinding", "operator": "Exists"}]});
+        assert_eq!(entry["objectSelector"], label);
+        // The body has to arrive within four seconds (`config::BODY_DEADLINE`).
+        assert_eq!(entry["timeoutSeconds"], 5);
+        let asked = asked_by(entry).join("; ");
+        lines
+            .push(format!("{} {asked} {}", entry["name"], entry["failurePolicy"]).replace('"', ""));
+    }
+    assert_eq!(
+        lines,
+        [
+            "pods.imdslet.dev /pods: CREATE Fail",
+            "pods-ignore.imdslet.dev /pods: CREATE Ignore",
+            "ephemeral.imdslet.dev /pods/ephemeralcontainers: UPDATE Ignore",
+        ]
+    );
+    // One of the first two asks about any pod, and never both.
+    let policy = |at: usize| &entries[at]["namespaceSelector"]["matchExpressions"][1];
+    let of = |operator: &str| json!({"key": "imdslet.dev/failure-policy", "operator": operator, "values": ["ignore"]});
+    assert_eq!((policy(0), policy(1)), (&of("NotIn"), &of("In")));
+}
+
+#[test]
+fn whoever_applies_something_is_advised_and_an_outage_of_that_is_not_noticed() {
+    let entries = entries_of("ValidatingWebhookConfiguration");
+    let [advise] = entries.as_slice() else { panic!("one entry and not {}", entries.len()) };
+    is_careful(advise);
+    assert_eq!(advise["name"], "advise.imdslet.dev");
+    assert_eq!(advise["failurePolicy"], "Ignore");
+    assert_eq!(advise["timeoutSeconds"], 2);
+    assert_eq!(advise["clientConfig"]["service"]["path"], "/advise");
+    assert_eq!(
+        asked_by(advise),
+        [
+            "apps/deployments,statefulsets,daemonsets: CREATE,UPDATE",
+            "batch/jobs,cronjobs: CREATE,UPDATE",
+            "aadpodidentity.k8s.io/azureidentities,azureidentitybindings,azurepodidentityexceptions: \
+             CREATE,UPDATE",
+        ]
+    );
+    // Bindings have no label, and a workload may carry it in the wrong place: not an objectSelector.
+    assert!(advise["objectSelector"].is_null());
+    let conditions = advise["matchConditions"].as_array().unwrap().iter();
+    let names: Vec<_> = conditions.map(|condition| condition["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["by-a-person", "of-ours"]);
+    let of_ours = advise["matchConditions"][1]["expression"].as_str().unwrap();
+    for place in [
+        "object.metadata.labels",
+        "object.spec.template.metadata.labels",
+        "object.spec.jobTemplate.spec.template.metadata.labels",
+    ] {
+        assert!(of_ours.contains(&format!("'aadpodidbinding' in {place}")), "{place}");
+    }
+}
+
 #[test]
 fn secrets_store_volumes_are_a_switch_of_their_own() {
     let file = "csi.yaml";
