@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::admission::admit;
 use crate::index::Index;
 use crate::names::POD_LABEL;
-use crate::objects::{AzureIdentityBinding, Object, ObjectName};
+use crate::objects::{AzureIdentity, AzureIdentityBinding, Object, ObjectName};
 use crate::pod::PodView;
 use crate::resolve::{usable, usable_identity};
 use crate::settings::{Endpoint, Settings};
@@ -97,24 +97,36 @@ pub fn of_resource(index: &Index, settings: &Settings, object: &Object) -> Vec<W
     }
     match object {
         Object::Identity(name, Ok(identity)) => {
-            let own = &name.namespace;
-            let given = usable_identity(settings, own, name.clone(), identity, Endpoint::Env);
-            given.err().map(Warning::GivesNothing).into_iter().collect()
+            of_identity(settings, name, identity).into_iter().collect()
         }
-        Object::Binding(name, Ok(binding)) => of_binding(index, settings, name, binding),
+        Object::Binding(name, Ok(binding)) => {
+            of_binding(index, settings, name, binding).into_iter().collect()
+        }
         _ => Vec::new(),
     }
 }
 
-fn of_binding(
+/// What pods of its own namespace would be told of an AzureIdentity.
+pub(crate) fn of_identity(
+    settings: &Settings,
+    name: &ObjectName,
+    identity: &AzureIdentity,
+) -> Option<Warning> {
+    let own = &name.namespace;
+    let given = usable_identity(settings, own, name.clone(), identity, Endpoint::Env);
+    given.err().map(Warning::GivesNothing)
+}
+
+/// What pods of its own namespace would be told of an AzureIdentityBinding.
+pub(crate) fn of_binding(
     index: &Index,
     settings: &Settings,
     name: &ObjectName,
     binding: &AzureIdentityBinding,
-) -> Vec<Warning> {
+) -> Option<Warning> {
     let own = &*name.namespace;
     if let Err(skip) = usable(index, settings, own, name, binding, Endpoint::Env) {
-        return vec![Warning::GivesNothing(skip)];
+        return Some(Warning::GivesNothing(skip));
     }
     let is_usable = |(other, binding): &(&ObjectName, &AzureIdentityBinding)| {
         usable(index, settings, own, other, binding, Endpoint::Env).is_ok()
@@ -123,7 +135,7 @@ fn of_binding(
     let shadow = first.filter(|(first, shadow)| {
         first.namespace == own && *first < name && shadow.azure_identity != binding.azure_identity
     });
-    shadow.map(|(first, _)| Warning::Shadowed(first.clone())).into_iter().collect()
+    shadow.map(|(first, _)| Warning::Shadowed(first.clone()))
 }
 
 #[cfg(test)]

@@ -33,6 +33,9 @@ pub struct Index {
     /// kilobyte however few are in it.
     by_selector: Arc<BTreeSet<(String, ObjectName)>>,
     exceptions: Arc<BTreeMap<ObjectName, Arc<AzurePodIdentityException>>>,
+    /// Bindings and exceptions that cannot be used, and so match nothing. Nothing decides by them, but
+    /// somebody has to be told.
+    broken: Arc<BTreeMap<(Kind, ObjectName), FieldError>>,
     namespaces: Arc<BTreeMap<String, Arc<NamespaceSettings>>>,
     limits: Arc<BTreeMap<ObjectName, Arc<LimitRange>>>,
     /// Those that matter: [`ProviderClass::Other`] is not among them.
@@ -51,6 +54,9 @@ impl Index {
 
     /// Takes `objects` for all that there are of `kind`.
     pub fn replace(&mut self, kind: Kind, objects: Vec<Object>) {
+        if self.broken.keys().any(|(broken, _)| *broken == kind) {
+            Arc::make_mut(&mut self.broken).retain(|(broken, _), _| *broken != kind);
+        }
         match kind {
             // New maps, since clearing one that is shared would copy it first.
             Kind::AzureIdentity => self.identities = Arc::default(),
@@ -118,17 +124,23 @@ impl Index {
             }
             Object::Binding(name, binding) => {
                 self.remove(Kind::AzureIdentityBinding, &name);
-                if let Ok(binding) = binding {
-                    let entry = (binding.selector.clone(), name.clone());
-                    Arc::make_mut(&mut self.by_selector).insert(entry);
-                    Arc::make_mut(&mut self.bindings).insert(name, Arc::new(binding));
+                match binding {
+                    Ok(binding) => {
+                        let entry = (binding.selector.clone(), name.clone());
+                        Arc::make_mut(&mut self.by_selector).insert(entry);
+                        Arc::make_mut(&mut self.bindings).insert(name, Arc::new(binding));
+                    }
+                    Err(fault) => self.break_down(Kind::AzureIdentityBinding, name, fault),
                 }
             }
-            Object::Exception(name, Ok(exception)) => {
-                Arc::make_mut(&mut self.exceptions).insert(name, Arc::new(exception));
-            }
-            Object::Exception(name, Err(_)) => {
-                Arc::make_mut(&mut self.exceptions).remove(&name);
+            Object::Exception(name, exception) => {
+                self.remove(Kind::AzurePodIdentityException, &name);
+                match exception {
+                    Ok(exception) => {
+                        Arc::make_mut(&mut self.exceptions).insert(name, Arc::new(exception));
+                    }
+                    Err(fault) => self.break_down(Kind::AzurePodIdentityException, name, fault),
+                }
             }
             Object::Namespace(name, settings) => {
                 Arc::make_mut(&mut self.namespaces).insert(name.name, Arc::new(settings));
@@ -145,21 +157,31 @@ impl Index {
         }
     }
 
+    fn break_down(&mut self, kind: Kind, name: ObjectName, fault: FieldError) {
+        Arc::make_mut(&mut self.broken).insert((kind, name), fault);
+    }
+
     fn remove(&mut self, kind: Kind, name: &ObjectName) {
+        // Looked for first, here and below: most of the time there is none, and nothing to copy for
+        // it.
+        let broken = (kind, name.clone());
+        if self.broken.contains_key(&broken) {
+            Arc::make_mut(&mut self.broken).remove(&broken);
+        }
         match kind {
             Kind::AzureIdentity => {
                 Arc::make_mut(&mut self.identities).remove(name);
             }
             Kind::AzureIdentityBinding => {
-                // Looked for first: most of the time there is none, and nothing to copy for it.
                 let Some(binding) = self.bindings.get(name) else { return };
                 let entry = (binding.selector.clone(), name.clone());
                 Arc::make_mut(&mut self.by_selector).remove(&entry);
                 Arc::make_mut(&mut self.bindings).remove(name);
             }
-            Kind::AzurePodIdentityException => {
+            Kind::AzurePodIdentityException if self.exceptions.contains_key(name) => {
                 Arc::make_mut(&mut self.exceptions).remove(name);
             }
+            Kind::AzurePodIdentityException => {}
             Kind::Namespace => {
                 Arc::make_mut(&mut self.namespaces).remove(&name.name);
             }
@@ -197,6 +219,25 @@ impl Index {
 
     pub(crate) fn identity(&self, name: &ObjectName) -> Option<&Result<AzureIdentity, FieldError>> {
         self.identities.get(name).map(|identity| &**identity)
+    }
+
+    /// Every AzureIdentity, also one that cannot be used.
+    pub(crate) fn identities(
+        &self,
+    ) -> impl Iterator<Item = (&ObjectName, &Result<AzureIdentity, FieldError>)> {
+        self.identities.iter().map(|(name, identity)| (name, &**identity))
+    }
+
+    /// Every AzureIdentityBinding that can match something.
+    pub(crate) fn all_bindings(
+        &self,
+    ) -> impl Iterator<Item = (&ObjectName, &AzureIdentityBinding)> {
+        self.bindings.iter().map(|(name, binding)| (name, &**binding))
+    }
+
+    /// The bindings and exceptions that match nothing as they stand.
+    pub(crate) fn broken(&self) -> impl Iterator<Item = (Kind, &ObjectName, &FieldError)> {
+        self.broken.iter().map(|((kind, name), fault)| (*kind, name, fault))
     }
 
     pub(crate) fn namespace(&self, name: &str) -> Option<&NamespaceSettings> {
@@ -329,7 +370,24 @@ mod tests {
         index.apply(Change::Applied(Box::new(binding("web/a", "db"))));
         let broken = object("AzureIdentityBinding", "web/a", &json!({}));
         index.apply(Change::Applied(Box::new(broken)));
-        assert_eq!(index, Index::default());
+        assert!(found(&index, "web", "db").is_empty());
+        let names: Vec<_> = index.broken().map(|(_, name, _)| name.to_string()).collect();
+        assert_eq!(names, ["web/a"]);
+        index.apply(Change::Applied(Box::new(binding("web/a", "db"))));
+        assert_eq!((index.broken().count(), found(&index, "web", "db").len()), (0, 1));
+        for how in 0..2 {
+            let broken = object("AzurePodIdentityException", "web/e", &json!({"podLabels": 7}));
+            index.apply(Change::Applied(Box::new(broken)));
+            assert_eq!(index.broken().count(), 1);
+            match how {
+                0 => index.replace(Kind::AzurePodIdentityException, Vec::new()),
+                _ => index.apply(Change::Deleted(
+                    Kind::AzurePodIdentityException,
+                    ObjectName::new("web", "e"),
+                )),
+            }
+            assert_eq!(index.broken().count(), 0);
+        }
     }
 
     #[test]

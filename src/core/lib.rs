@@ -38,6 +38,7 @@ pub mod serve;
 pub mod settings;
 mod sidecar;
 mod text;
+pub mod troubles;
 mod variables;
 pub mod warning;
 

@@ -152,6 +152,8 @@ fn the_accounts_may_do_this_in_the_whole_cluster_and_nothing_else() {
         [
             "/pods: list,watch,patch",
             "events.k8s.io/events: create",
+            "apps/replicasets: get",
+            "batch/jobs: get",
             "aadpodidentity.k8s.io/azureassignedidentities: list,watch,create,update,delete",
         ]
     );

@@ -14,8 +14,9 @@ use kube::{Api, Client, Error};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::about::About;
 use super::access::{ask, is_conflict, is_ending_namespace, is_not_found, report};
-use super::events::{About, Note};
+use super::events::Note;
 use super::reconcile::{LOSSES_HELD, held_note, snapshot, tell};
 use super::shelf::{News, Shelf, Told};
 use super::{Controller, driver};
@@ -107,8 +108,8 @@ fn note(controller: &Controller, told: Told) -> Note {
         Told::Taken(derived) => derived,
     };
     let about = About {
-        api_version: "secrets-store.csi.x-k8s.io/v1",
-        kind: CLASS_KIND,
+        api_version: "secrets-store.csi.x-k8s.io/v1".into(),
+        kind: CLASS_KIND.into(),
         name: ObjectName::new(&*derived.name.namespace, &*derived.origin.class),
         uid: Some(derived.owner).filter(|uid| !uid.is_empty()),
     };

@@ -13,8 +13,7 @@ use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use imdslet_core::objects::ObjectName;
-
+use super::about::{About, place};
 use super::access::{ask, is_ending_namespace, is_not_found, report};
 use crate::config::POD_DEADLINE;
 
@@ -26,23 +25,6 @@ const PACE: Duration = Duration::from_millis(20);
 
 /// The API server takes no more bytes in a note.
 const NOTE_LIMIT: usize = 1024;
-
-/// What an Event is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct About {
-    pub(super) api_version: &'static str,
-    pub(super) kind: &'static str,
-    pub(super) name: ObjectName,
-    /// Where it is not known, `kubectl describe` does not find the Event, `kubectl get events` does.
-    pub(super) uid: Option<String>,
-}
-
-impl About {
-    /// A pod.
-    pub(super) fn pod(name: &ObjectName, uid: &str) -> Self {
-        Self { api_version: "v1", kind: "Pod", name: name.clone(), uid: Some(uid.to_owned()) }
-    }
-}
 
 /// Something that is said about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +47,9 @@ pub(super) async fn send(client: Client, replica: String, mut notes: mpsc::Recei
 
 /// What cannot be sent is dropped: it stands in the log too, and what stays wrong is said again.
 async fn send_one(client: &Client, replica: &str, note: Note) {
+    let Note { about, reason, is_warning, message } = note;
+    let Some(about) = place(client, about).await else { return };
+    let note = Note { about, reason, is_warning, message };
     let object = &note.about.name;
     let events: Api<Event> = Api::namespaced(client.clone(), &object.namespace);
     let event = event(&note, replica, Timestamp::now());
@@ -97,8 +82,8 @@ fn event(note: &Note, replica: &str, now: Timestamp) -> Event {
         action: Some("Resolve".to_owned()),
         note: Some(cut(&note.message).to_owned()),
         regarding: Some(ObjectReference {
-            api_version: Some((*api_version).to_owned()),
-            kind: Some((*kind).to_owned()),
+            api_version: Some(api_version.clone().into_owned()),
+            kind: Some(kind.clone().into_owned()),
             name: Some(name.name.clone()),
             namespace: Some(name.namespace.clone()),
             uid: uid.clone(),

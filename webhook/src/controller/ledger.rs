@@ -1,39 +1,41 @@
 //! What is known of each pod, and what is to be done about it next. No I/O: the time is an argument.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::fmt::Display;
 use std::time::Duration;
 
-use imdslet_core::assigned::assigned;
 use imdslet_core::index::Index;
-use imdslet_core::live::{Change, ChangeKind, Standing, decide};
+use imdslet_core::live::{Change, ChangeKind, Standing};
 use imdslet_core::missed::{Missed, missed};
 use imdslet_core::names::{GROUP, LET_GO};
 use imdslet_core::objects::ObjectName;
-use imdslet_core::running::{LeaveAlone, RunningPod};
+use imdslet_core::running::LeaveAlone;
 use imdslet_core::settings::Settings;
 use tokio::time::Instant;
 
+use super::about::About;
 use super::book::{News, Wanted};
-use super::events::{About, Note};
+use super::events::Note;
 use super::pods::Seen;
+use super::reminders::Wrong;
 
+mod entry;
+mod pace;
 #[cfg(test)]
 mod tests;
+
+use entry::Entry;
+use pace::Pace;
 
 /// A first look by which more than half of so many pods would lose their identities is not acted
 /// upon: what this replica does not know, it may just not have seen.
 const MANY: usize = 10;
 
 /// How long a new pod may be unbound before that is said: its binding may be just coming.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// When it is said again, if nothing has changed; then after twice that time, and so on.
-const FIRST_REPEAT: Duration = Duration::from_mins(1);
-const LAST_REPEAT: Duration = Duration::from_hours(1);
-
-/// How long after a failed write the next try follows; then twice that time, and so on.
-const FIRST_RETRY: Duration = Duration::from_millis(500);
-const LAST_RETRY: Duration = Duration::from_mins(1);
+pub(super) const FIRST_REPEAT: Duration = Duration::from_mins(1);
+pub(super) const LAST_REPEAT: Duration = Duration::from_hours(1);
 
 /// What decisions read.
 #[derive(Clone, Copy)]
@@ -50,8 +52,9 @@ pub(super) struct World<'a> {
 pub(super) struct Ledger {
     entries: BTreeMap<ObjectName, Entry>,
     agenda: Agenda,
-    /// Pods that cannot be kept right, by uid, and the listing that had them. Each is named once.
-    strange: BTreeMap<ObjectName, (String, u64)>,
+    pace: Pace,
+    /// Pods that cannot be kept right. Each is named once.
+    strange: BTreeMap<ObjectName, Strange>,
     /// How many times all pods were listed.
     listing: u64,
     /// Pods whose AzureAssignedIdentity objects may have changed.
@@ -81,36 +84,14 @@ struct Agenda {
     timers: BTreeSet<(Instant, ObjectName)>,
 }
 
-struct Entry {
+/// A pod that cannot be kept right.
+struct Strange {
     uid: String,
-    resource_version: String,
-    pod: RunningPod,
+    /// The last one that had it.
     listing: u64,
-    change: Option<Change>,
-    /// Since when there is something to write.
-    since: Instant,
-    is_queued: bool,
-    is_in_flight: bool,
-    failures: u32,
-    /// The last write met a newer pod than the one that is known here.
-    has_conflicted: bool,
-    not_before: Instant,
-    last: Option<LastWrite>,
-    standing: Vec<Told>,
-}
-
-/// What was written last, so that nobody is fought at full speed.
-struct LastWrite {
-    hash: u64,
-    at: Instant,
-    times: u32,
-}
-
-/// Something that is said about a pod again and again.
-struct Told {
-    what: Standing,
-    due: Instant,
-    interval: Duration,
+    maker: Option<About>,
+    reason: &'static str,
+    message: String,
 }
 
 /// A write that is to be made. It names the state that it was decided on.
@@ -150,7 +131,7 @@ impl Ledger {
         let gone = self.entries.extract_if(.., |_, entry| entry.listing != listing);
         self.unassigned.extend(gone.map(|(name, _)| name));
         self.is_complete_news = true;
-        self.strange.retain(|_, (_, seen)| *seen == listing);
+        self.strange.retain(|_, strange| strange.listing == listing);
         tracing::info!(pods = self.entries.len(), reason = "Listed", "pods to keep right");
         if self.losses != Losses::Unknown {
             return None;
@@ -218,7 +199,7 @@ impl Ledger {
             Err(why) => return self.leave_alone(&seen, why, world.index),
         };
         self.strange.remove(&seen.name);
-        let new = || Entry::new(&seen.uid, pod.clone(), world.now);
+        let new = || Entry::new(&seen, pod.clone(), world.now);
         let entry = self.entries.entry(seen.name.clone()).or_insert_with(new);
         if entry.uid != seen.uid {
             *entry = new();
@@ -232,6 +213,8 @@ impl Ledger {
             entry.not_before = world.now;
         }
         entry.pod = pod;
+        // Pods are adopted, and let go.
+        entry.maker = seen.maker;
         entry.resource_version = seen.resource_version;
         entry.review(&seen.name, &mut self.agenda, world);
         self.unassigned.insert(seen.name);
@@ -257,15 +240,46 @@ impl Ledger {
             self.strange.remove(name);
             return None;
         };
-        let now = (seen.uid.clone(), self.listing);
+        let now = Strange {
+            uid: seen.uid.clone(),
+            listing: self.listing,
+            maker: seen.maker.clone(),
+            reason,
+            message: message.clone(),
+        };
         let before = self.strange.insert(name.clone(), now);
-        let is_news = before.is_none_or(|(uid, _)| uid != seen.uid);
+        let is_news = before.is_none_or(|before| before.uid != seen.uid);
         is_news.then(|| Note {
             about: About::pod(name, &seen.uid),
             reason,
             is_warning: true,
             message,
         })
+    }
+
+    /// What is wrong with the pods of each workload, in one text for all of them: a person looks at
+    /// the Deployment, and its pods come and go.
+    pub(super) fn wrong_workloads(&self) -> BTreeMap<(About, &'static str), Wrong> {
+        let standing = self.entries.values().flat_map(|entry| {
+            let maker = entry.maker.as_ref();
+            entry
+                .standing
+                .iter()
+                .map(move |told| (maker, told.what.reason(), &told.what as &dyn Display))
+        });
+        let strange = self.strange.values().map(|strange| {
+            (strange.maker.as_ref(), strange.reason, &strange.message as &dyn Display)
+        });
+        let mut found: BTreeMap<_, (usize, String)> = BTreeMap::new();
+        for (maker, reason, text) in standing.chain(strange) {
+            let Some(maker) = maker else { continue };
+            let new = || (0, text.to_string());
+            found.entry((maker.clone(), reason)).or_insert_with(new).0 += 1;
+        }
+        let wrong = found.into_iter().map(|(key, (pods, text))| {
+            (key, Wrong { text: format!("{pods} of its pods: {text}"), once: false })
+        });
+        wrong.collect()
     }
 
     /// Decides about every pod anew.
@@ -285,7 +299,9 @@ impl Ledger {
 
     /// The next write that should be made now. Whoever takes it must [`finish`](Self::finish) it.
     pub(super) fn next_write(&mut self, now: Instant) -> Option<Write> {
-        while let Some(name) = self.agenda.ready.pop_front() {
+        while self.pace.is_free(now)
+            && let Some(name) = self.agenda.ready.pop_front()
+        {
             let Some(entry) = self.entries.get_mut(&name) else { continue };
             entry.is_queued = false;
             if let Some(change) = entry.change.clone() {
@@ -299,6 +315,7 @@ impl Ledger {
                     continue;
                 }
                 entry.is_in_flight = true;
+                self.pace.take(now);
                 let (uid, resource_version) = (entry.uid.clone(), entry.resource_version.clone());
                 let since = entry.since;
                 return Some(Write { pod: name, uid, resource_version, change, since });
@@ -370,109 +387,13 @@ impl Ledger {
         notes
     }
 
-    /// When there is something to do, if nothing happens.
-    pub(super) fn wake(&self) -> Option<Instant> {
-        self.agenda.timers.first().map(|(at, _)| *at)
-    }
-}
-
-impl Entry {
-    fn new(uid: &str, pod: RunningPod, now: Instant) -> Self {
-        Self {
-            uid: uid.to_owned(),
-            resource_version: String::new(),
-            pod,
-            listing: 0,
-            change: None,
-            since: now,
-            is_queued: false,
-            is_in_flight: false,
-            failures: 0,
-            has_conflicted: false,
-            not_before: now,
-            last: None,
-            standing: Vec::new(),
-        }
-    }
-
-    fn loses(&self) -> bool {
-        self.change.as_ref().is_some_and(|change| change.kind == ChangeKind::Lost)
-    }
-
-    fn assigned(&self, name: &ObjectName, index: &Index) -> Vec<(String, Wanted)> {
-        let objects = assigned(&self.pod, (&name.name, &self.uid), index).into_iter();
-        objects
-            .map(|object| {
-                let wanted = Wanted {
-                    pod: name.clone(),
-                    uid: self.uid.clone(),
-                    node: object.node,
-                    spec: object.spec,
-                    content: object.content,
-                };
-                (object.name, wanted)
-            })
-            .collect()
-    }
-
-    fn review(&mut self, name: &ObjectName, agenda: &mut Agenda, world: World<'_>) {
-        let decision = decide(&self.pod, world.index, world.settings);
-        if self.change.is_none() {
-            self.since = world.now;
-        }
-        self.change = decision.change;
-        self.standing.retain(|told| decision.standing.contains(&told.what));
-        // A pod that loses its identities is told why at once.
-        let first = if self.pod.is_held() { PATIENCE } else { FIRST_REPEAT };
-        for what in decision.standing {
-            if self.standing.iter().all(|told| told.what != what) {
-                let wait = match what {
-                    Standing::RecreateToInject { .. } => PATIENCE,
-                    _ => first,
-                };
-                let due = world.now + wait;
-                self.standing.push(Told { what, due, interval: FIRST_REPEAT });
-            }
-        }
-        self.schedule(name, agenda, world.now);
-    }
-
-    fn schedule(&mut self, name: &ObjectName, agenda: &mut Agenda, now: Instant) {
-        agenda.timers.extend(self.standing.iter().map(|told| (told.due, name.clone())));
-        if self.change.is_none() || self.is_in_flight || self.is_queued {
-            return;
-        }
-        if self.not_before > now {
-            agenda.timers.insert((self.not_before, name.clone()));
-        } else {
-            self.is_queued = true;
-            agenda.ready.push_back(name.clone());
-        }
-    }
-
-    /// When a change may be written. Whoever undoes what was written is not fought at full speed.
-    fn earliest(&self, change: &Change) -> Instant {
-        match &self.last {
-            Some(last) if last.hash == hash(&change.annotation) && last.times > 1 => {
-                self.not_before.max(last.at + doubled(FIRST_RETRY, last.times, LAST_RETRY))
-            }
-            _ => self.not_before,
-        }
-    }
-
-    fn written(&mut self, change: &Change, now: Instant) {
-        (self.failures, self.not_before) = (0, now);
-        let hash = hash(&change.annotation);
-        let times = match &self.last {
-            Some(last) if last.hash == hash && now < last.at + LAST_RETRY * 2 => last.times + 1,
-            _ => 1,
-        };
-        self.last = Some(LastWrite { hash, at: now, times });
-    }
-
-    fn failed(&mut self, now: Instant) {
-        self.failures = self.failures.saturating_add(1);
-        self.not_before = now + spread(doubled(FIRST_RETRY, self.failures, LAST_RETRY));
+    /// When there is something to do after `now`, if nothing happens.
+    pub(super) fn wake(&self, now: Instant) -> Option<Instant> {
+        let timer = self.agenda.timers.first().map(|(at, _)| *at);
+        // One whose turn has come waits for something else than the time.
+        let is_late = |at: &Instant| *at > now && !self.agenda.ready.is_empty();
+        let turn = self.pace.free_at().filter(is_late);
+        timer.into_iter().chain(turn).min()
     }
 }
 
@@ -480,22 +401,4 @@ impl Entry {
 /// versions are numbers that grow; etcd's always were. What is no number counts as new.
 fn is_older(one: &str, other: &str) -> bool {
     matches!((one.parse::<u64>(), other.parse::<u64>()), (Ok(one), Ok(other)) if one < other)
-}
-
-/// `first` the first time, then doubled each time, `last` at most.
-fn doubled(first: Duration, times: u32, last: Duration) -> Duration {
-    let factor = 1_u32.checked_shl(times.saturating_sub(1)).unwrap_or(u32::MAX);
-    first.saturating_mul(factor).min(last)
-}
-
-/// Up to a quarter more, so that what failed together is not tried again together.
-fn spread(wait: Duration) -> Duration {
-    let random = RandomState::new().hash_one(());
-    wait + wait.mul_f64(f64::from(u8::try_from(random & 0xff).unwrap_or_default()) / 1024.0)
-}
-
-fn hash(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::feed::Published;
 use crate::metrics::Metrics;
 
+mod about;
 mod access;
 mod assigned;
 mod book;
@@ -26,6 +27,7 @@ mod leader;
 mod ledger;
 mod pods;
 mod reconcile;
+mod reminders;
 mod shelf;
 #[cfg(test)]
 mod tests;

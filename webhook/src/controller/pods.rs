@@ -12,6 +12,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Error, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 
+use super::about::About;
 use super::access::ask;
 use crate::config::WATCH_LIFE;
 use crate::problem::Problem;
@@ -36,6 +37,8 @@ pub(super) struct Seen {
     pub(super) uid: String,
     pub(super) resource_version: String,
     pub(super) pod: Result<RunningPod, LeaveAlone>,
+    /// What has made it, if it was not a person.
+    pub(super) maker: Option<About>,
     /// All of it, if it has no sidecar: then more decides what its owner is told.
     pub(super) bare: Option<String>,
     /// Its Secrets Store volumes.
@@ -75,8 +78,10 @@ fn seen(mut object: DynamicObject) -> Seen {
     // An object that was read from JSON can be written as JSON.
     let json = serde_json::to_string(&object).unwrap_or_default();
     let pod = RunningPod::read(&json);
+    let name = name_of(&object);
     Seen {
-        name: name_of(&object),
+        maker: About::maker(&name.namespace, object.owner_references()),
+        name,
         used: PodUse::read(&json),
         bare: matches!(pod, Err(LeaveAlone::NoSidecar)).then_some(json),
         pod,

@@ -12,6 +12,8 @@ use futures::stream::FuturesUnordered;
 use imdslet_core::index::Index;
 use imdslet_core::names::IDENTITIES;
 use imdslet_core::objects::ObjectName;
+use imdslet_core::settings::Settings;
+use imdslet_core::troubles::{Trouble, troubles};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -19,11 +21,13 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::about::About;
 use super::access::{ask, is_conflict, is_not_found, report};
 use super::book;
-use super::events::{self, About, Note};
+use super::events::{self, Note};
 use super::ledger::{Ledger, Outcome, World, Write};
 use super::pods::{self, News};
+use super::reminders::{AllWrong, Reminders, Wrong};
 use super::{Controller, assigned, classes, shelf};
 use crate::config::POD_DEADLINE;
 use crate::feed::HELD;
@@ -68,18 +72,21 @@ async fn work(
     held.mark_changed();
     let mut index = snapshot(controller)?;
     let mut ledger = Ledger::default();
+    let mut reminders = Reminders::default();
+    reminders.changed(Instant::now());
     let mut news = pin!(pods::watch(&controller.client));
     let mut in_flight = FuturesUnordered::new();
     loop {
+        let now = Instant::now();
         while in_flight.len() < AT_ONCE
-            && let Some(write) = ledger.next_write(Instant::now())
+            && let Some(write) = ledger.next_write(now)
         {
             in_flight.push(write_one(&controller.client, write));
         }
         for news in ledger.assigned(&index) {
             assignments.send(news).ok().context("the AzureAssignedIdentity objects have ended")?;
         }
-        let wake = ledger.wake();
+        let wake = ledger.wake(now).into_iter().chain(reminders.wake()).min();
         // Each arm is cancel-safe: a stream's next item, a change that stays one until it is seen,
         // and a time.
         tokio::select! {
@@ -87,6 +94,7 @@ async fn work(
                 published.context("the index has ended")?;
                 index = snapshot(controller)?;
                 ledger.review(world(controller, &index));
+                reminders.changed(Instant::now());
             }
             _ = held.changed() => {
                 let kinds = held.borrow_and_update().clone();
@@ -95,6 +103,7 @@ async fn work(
             Some(item) = news.next() => {
                 uses.send(use_of(&item)).ok().context("the derived classes have ended")?;
                 tell(&notes, take(&mut ledger, item, controller, world(controller, &index)));
+                reminders.changed(Instant::now());
             }
             Some((write, outcome)) = in_flight.next() => {
                 if matches!(outcome, Outcome::Written { .. }) {
@@ -102,9 +111,15 @@ async fn work(
                 }
                 let world = world(controller, &index);
                 tell(&notes, ledger.finish(&write, outcome, world));
+                reminders.changed(Instant::now());
             }
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
-                tell(&notes, ledger.due(Instant::now()));
+                let now = Instant::now();
+                tell(&notes, ledger.due(now));
+                if reminders.wants_a_look(now) {
+                    reminders.look(all_wrong(&ledger, &index, &controller.settings), now);
+                }
+                tell(&notes, reminders.due(now));
             }
         }
     }
@@ -117,6 +132,15 @@ pub(super) fn snapshot(controller: &Controller) -> anyhow::Result<Arc<Index>> {
 fn world<'a>(controller: &'a Controller, index: &'a Index) -> World<'a> {
     let lets_go = *controller.published.lets_go.borrow();
     World { index, settings: &controller.settings, now: Instant::now(), lets_go }
+}
+
+/// All that is wrong with objects, and with the pods of each workload.
+fn all_wrong(ledger: &Ledger, index: &Index, settings: &Settings) -> AllWrong {
+    let of_objects = troubles(index, settings).into_iter().map(|trouble| {
+        let Trouble { kind, object, reason, text, may_be_meant } = trouble;
+        ((About::resource(kind, &object), reason), Wrong { text, once: may_be_meant })
+    });
+    of_objects.chain(ledger.wrong_workloads()).collect()
 }
 
 fn take(
@@ -150,14 +174,15 @@ fn use_of(news: &News) -> shelf::News {
 /// What is held, said where somebody looks who wonders about the installation as a whole.
 pub(super) fn held_note(controller: &Controller, reason: &'static str, message: String) -> Note {
     let name = ObjectName::new(&*controller.namespace, "imdslet-controller");
-    let about = About { api_version: "apps/v1", kind: "Deployment", name, uid: None };
+    let (api_version, kind) = ("apps/v1".into(), "Deployment".into());
+    let about = About { api_version, kind, name, uid: None };
     Note { about, reason, is_warning: true, message }
 }
 
 pub(super) fn tell(sender: &mpsc::Sender<Note>, notes: impl IntoIterator<Item = Note>) {
     for note in notes {
         if note.is_warning {
-            let (kind, object, reason) = (note.about.kind, &note.about.name, note.reason);
+            let (kind, object, reason) = (&*note.about.kind, &note.about.name, note.reason);
             tracing::warn!(kind, %object, reason, note = note.message, "told");
         }
         if sender.try_send(note).is_err() {

@@ -27,6 +27,8 @@ use crate::feed::{Event, Outlet, events_of, publish};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 
+mod told;
+
 const TIMING: Timing = Timing {
     lease: Duration::from_secs(1),
     deadline: Duration::from_millis(400),
@@ -60,6 +62,8 @@ struct State {
     assigned: Vec<Value>,
     /// How many of the next patches meet a pod that has just changed.
     conflicts: u32,
+    /// Objects that are only read.
+    found: BTreeMap<&'static str, Value>,
     /// Answered for these methods and paths.
     faults: BTreeMap<(&'static str, &'static str), u16>,
 }
@@ -162,6 +166,7 @@ impl State {
                     fault(409)
                 }
             }
+            ("GET", path) => self.found.get(path).map_or_else(|| fault(404), answer),
             _ => fault(404),
         }
     }

@@ -1,4 +1,5 @@
 use imdslet_core::objects::Object;
+use imdslet_core::running::RunningPod;
 use imdslet_core::settings::Given;
 use serde_json::json;
 
@@ -37,6 +38,7 @@ fn seen(uid: &str, version: u64, annotation: &str) -> Seen {
         name: ObjectName::new("web", "p"),
         uid: uid.to_owned(),
         resource_version: version.to_string(),
+        maker: None,
         pod: RunningPod::read(&pod.to_string()),
         bare: None,
     }
@@ -130,9 +132,9 @@ fn a_late_binding_is_written_once_and_the_watch_that_lags_behind_does_not_matter
     bench.see(seen("u", 6, HELD));
     assert_eq!(bench.next(), None);
     bench.see(seen("u", 7, &write.change.annotation));
-    assert_eq!((bench.next(), bench.ledger.wake().is_some()), (None, true));
+    assert_eq!((bench.next(), bench.ledger.wake(bench.now).is_some()), (None, true));
     assert!(bench.after(Duration::from_secs(9999)).is_empty());
-    assert_eq!(bench.ledger.wake(), None);
+    assert_eq!(bench.ledger.wake(bench.now), None);
 }
 
 #[test]
@@ -305,4 +307,72 @@ fn losses_that_are_held_go_on_once_the_objects_are_back_or_a_person_says_so() {
     bench.lets_go = true;
     bench.set(Index::default());
     assert_eq!(std::iter::from_fn(|| bench.next()).count(), 10);
+}
+
+/// A pod of this name that a ReplicaSet has made.
+fn made(pod: &str, seen: Seen) -> Seen {
+    Seen {
+        name: ObjectName::new("web", pod),
+        uid: pod.to_owned(),
+        maker: Some(About {
+            api_version: "apps/v1".into(),
+            kind: "ReplicaSet".into(),
+            name: ObjectName::new("web", "app"),
+            uid: Some("r".to_owned()),
+        }),
+        ..seen
+    }
+}
+
+#[test]
+fn what_is_wrong_with_the_pods_of_a_workload_is_one_text_with_their_number() {
+    let mut bench = Bench::new(Index::default());
+    let texts = |bench: &Bench| -> Vec<String> {
+        let wrong = bench.ledger.wrong_workloads().into_iter();
+        wrong
+            .map(|((about, reason), wrong)| format!("{} {reason}: {}", about.name, wrong.text))
+            .collect()
+    };
+    bench.see(seen("u", 5, HELD));
+    assert!(texts(&bench).is_empty(), "a pod that a person has made has no workload");
+    for pod in ["a", "b", "c"] {
+        bench.see(made(pod, seen("u", 5, HELD)));
+    }
+    bench.see(made("d", bare("u")));
+    let [late, unbound] = texts(&bench).try_into().unwrap();
+    assert!(
+        late.starts_with("web/app NotInjected: 1 of its pods: this pod has the label"),
+        "{late}"
+    );
+    assert!(unbound.starts_with("web/app StillUnbound: 3 of its pods: imdslet: no "), "{unbound}");
+    bench.set(bound());
+    assert_eq!(texts(&bench), [late]);
+    bench.ledger.gone(&ObjectName::new("web", "d"));
+    assert!(texts(&bench).is_empty());
+}
+
+#[test]
+fn a_change_for_many_pods_is_written_at_a_pace_and_none_is_left_out() {
+    let mut bench = Bench::new(Index::default());
+    for number in 0..300 {
+        bench.see(made(&format!("p{number:03}"), seen("u", 5, HELD)));
+    }
+    bench.set(bound());
+    let began = bench.now;
+    let (mut at_once, mut later) = (0, 0);
+    loop {
+        while let Some(write) = bench.next() {
+            assert_eq!(bench.written(&write, 7), Some("IdentityBound"));
+            *(if bench.now == began { &mut at_once } else { &mut later }) += 1;
+        }
+        if at_once + later == 300 {
+            break;
+        }
+        bench.ledger.due(bench.now);
+        bench.now = bench.ledger.wake(bench.now).unwrap();
+    }
+    assert!((75..=110).contains(&at_once), "{at_once} at once");
+    assert_eq!(at_once + later, 300);
+    let took = bench.now - began;
+    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(2), "{took:?}");
 }
