@@ -6,9 +6,15 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use rustix::process::{Pid, Signal, kill_process};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::{Value, json};
 
 fn program(dir: &Path, more: &[&str]) -> Command {
     let manifests = dir.join("manifests.json");
@@ -24,28 +30,178 @@ fn program(dir: &Path, more: &[&str]) -> Command {
     command
 }
 
-/// The address of the event `listening` of one server.
-fn address(child: &mut Child, server: &str) -> String {
-    let log = BufReader::new(child.stdout.take().unwrap());
+/// Reads the log on until one of the servers listens; its address.
+fn address(log: &mut BufReader<ChildStdout>, server: &str) -> String {
     let mut events = log.lines().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
     let event = events.find(|event| event["message"] == "listening" && event["server"] == server);
     event.unwrap()["addr"].as_str().unwrap().to_owned()
 }
 
+/// The program, which runs and is ended with its test.
+struct Running {
+    child: Child,
+    log: BufReader<ChildStdout>,
+    health: String,
+    admission: String,
+    tls: Arc<ClientConfig>,
+}
+
+/// A connection of the API server's kind.
+type Connection = StreamOwned<ClientConnection, TcpStream>;
+
+impl Running {
+    fn start(dir: &Path) -> Self {
+        let ca = dir.join("ca.pem");
+        let mut child = program(dir, &[&format!("--ca-out={}", ca.display())]).spawn().unwrap();
+        let mut log = BufReader::new(child.stdout.take().unwrap());
+        let health = address(&mut log, "health");
+        let admission = address(&mut log, "admission");
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Self { child, log, health, admission, tls: Arc::new(tls) }
+    }
+
+    /// What the kubelet is told.
+    fn healthy(&self, path: &str) -> String {
+        let mut health = TcpStream::connect(&self.health).unwrap();
+        write!(health, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        health.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Begins a request whose body is announced and not sent. The answer's first line: whether the
+    /// body is wanted.
+    fn announce(&self, length: usize) -> (Connection, String) {
+        let tcp = TcpStream::connect(&self.admission).unwrap();
+        let name = "localhost".try_into().unwrap();
+        let mut tls = StreamOwned::new(ClientConnection::new(self.tls.clone(), name).unwrap(), tcp);
+        write!(
+            tls,
+            "POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+        )
+        .unwrap();
+        let answer = head(&mut tls);
+        (tls, answer)
+    }
+
+    fn terminate(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Ended already, if the test came to its end.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// The head of an answer, to its empty line.
+fn head(connection: &mut Connection) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        connection.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// A review of a pod without the label.
+fn review() -> String {
+    let request = json!({
+        "uid": "1", "operation": "CREATE", "namespace": "web",
+        "resource": {"group": "", "version": "v1", "resource": "pods"},
+        "object": {"metadata": {"name": "web-1"}, "spec": {"containers": [{"name": "app"}]}},
+    });
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request})
+        .to_string()
+}
+
 #[test]
 fn it_says_where_it_listens_writes_its_ca_and_ends_when_told() {
     let dir = tempfile::tempdir().unwrap();
-    let ca = dir.path().join("ca.pem");
-    let mut child = program(dir.path(), &[&format!("--ca-out={}", ca.display())]).spawn().unwrap();
-    let mut health = TcpStream::connect(address(&mut child, "health")).unwrap();
-    assert!(fs::read_to_string(ca).unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
-    health.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    health.read_to_string(&mut answer).unwrap();
+    let mut program = Running::start(dir.path());
+    let ca = fs::read_to_string(dir.path().join("ca.pem")).unwrap();
+    assert!(ca.starts_with("-----BEGIN CERTIFICATE-----"));
+    let answer = program.healthy("/healthz");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    assert!(child.wait().unwrap().success());
+    program.terminate();
+    assert!(program.child.wait().unwrap().success());
+}
+
+/// Bodies of 8 MiB that are on their way take all the room that there is for bodies.
+#[test]
+fn health_answers_while_admission_has_no_room_and_says_so_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Running::start(dir.path());
+    let mut on_their_way = Vec::new();
+    let began = Instant::now();
+    let refused = loop {
+        let (connection, answer) = program.announce(8 * 1024 * 1024);
+        if !answer.starts_with("HTTP/1.1 100") {
+            break answer;
+        }
+        on_their_way.push(connection);
+        assert!(on_their_way.len() <= 8, "there is room for more than 64 MiB");
+    };
+    // What is on its way is given up after four seconds, and on a slow machine that was before.
+    assert!(on_their_way.len() == 8 || began.elapsed() > Duration::from_secs(3), "{refused}");
+    assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
+    assert!(refused.to_lowercase().contains("retry-after: 1\r\n"), "{refused}");
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        let answer = program.healthy(path);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    let numbers = program.healthy("/metrics");
+    let counted = r#"outcome="unanswered",reason="Overloaded"} 1"#;
+    assert!(numbers.contains(counted), "{numbers}");
+}
+
+#[test]
+fn told_to_end_it_is_not_ready_answers_what_is_in_flight_and_is_gone_within_the_grace() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut program = Running::start(dir.path());
+    let body = review();
+    let (mut connection, answer) = program.announce(body.len());
+    assert!(answer.starts_with("HTTP/1.1 100"), "{answer}");
+    program.terminate();
+    let began = Instant::now();
+    let readiness = loop {
+        let readiness = program.healthy("/readyz");
+        if readiness.starts_with("HTTP/1.1 503") {
+            break readiness;
+        }
+        assert!(began.elapsed() < Duration::from_secs(3), "it is still ready: {readiness}");
+    };
+    assert!(readiness.ends_with("shutting down\n"), "{readiness}");
+    assert!(program.healthy("/healthz").starts_with("HTTP/1.1 200"), "it is alive to its end");
+
+    connection.write_all(body.as_bytes()).unwrap();
+    let answer = head(&mut connection);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // Its connection is closed, so that whoever asks next asks somebody else.
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).unwrap();
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(answer["response"]["allowed"], true, "{answer}");
+
+    assert!(program.child.wait().unwrap().success());
+    let mut rest = String::new();
+    program.log.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains(r#""reason":"Finished""#), "{rest}");
+    let gone = TcpStream::connect(&program.admission);
+    assert!(gone.is_err(), "somebody still listens");
 }
 
 #[test]
