@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use imdslet_webhook::metrics::Metrics;
 
 /// A file that may hold a test: its path from the root of the repository, and its text.
 struct Source(PathBuf, String);
@@ -53,7 +56,8 @@ fn named(document: &str) -> Vec<&str> {
         let last = row.trim_end().trim_end_matches('|').rsplit('|').next().unwrap().trim();
         if last == "test" {
             has_tests = true;
-        } else if has_tests {
+        } else if has_tests && !last.starts_with("---") {
+            assert!(last.contains('`'), "a row names no test: {row}");
             named.extend(last.split('`').skip(1).step_by(2));
         }
     }
@@ -83,9 +87,13 @@ fn is_there(name: &str, sources: &[Source]) -> bool {
     }
 }
 
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
 #[test]
 fn every_test_that_the_table_of_differences_names_is_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
+    let root = root();
     let mut sources = Vec::new();
     for dir in ["src", "webhook", "sidecar", "certs", "tests"] {
         collect(&root.join(dir), &root, &mut sources);
@@ -103,4 +111,38 @@ fn every_test_that_the_table_of_differences_names_is_there() {
         missing.is_empty(),
         "docs/compatibility.md names tests that are not there: {missing:?}"
     );
+}
+
+/// aad-pod-identity wrote these into its resources, and no release of it ever read them.
+#[test]
+fn what_nobody_ever_read_is_read_by_nothing() {
+    let root = root();
+    let mut core = Vec::new();
+    collect(&root.join("src/core"), &root, &mut core);
+    for Source(path, text) in core {
+        for field in ["weight", "adResourceID", "replicas"] {
+            let reads = [format!("(\"{field}\")"), format!("get(\"{field}\"")];
+            for read in reads {
+                assert!(!text.contains(&read), "{} has {read}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_number_of_the_webhook_and_the_controller_is_explained() {
+    let text = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let metrics = Metrics::default();
+    // What has no value yet is not shown.
+    metrics.published("AzureIdentity", 1, false);
+    metrics.watch_restarted("AzureIdentity");
+    metrics.patched("IdentityBound", Duration::ZERO);
+    let numbers = metrics.render();
+    let names = numbers.lines().filter_map(|line| line.strip_prefix("# TYPE imdslet_"));
+    let names: Vec<_> = names.map(|line| line.split(' ').next().unwrap()).collect();
+    assert!(names.len() > 10, "{numbers}");
+    for name in names {
+        let is_there = text.contains(&format!("| `{name}")) || text.contains(&format!(", `{name}"));
+        assert!(is_there, "docs/operations.md does not have imdslet_{name}");
+    }
 }
