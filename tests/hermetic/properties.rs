@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use imdslet::documents;
 use imdslet_core::admission::{Admission, Outcome, Refusal, admit};
+use imdslet_core::csi::{PodUse, Step, plan};
 use imdslet_core::index::{Change, Index};
 use imdslet_core::objects::{Kind, Object, ObjectName};
 use imdslet_core::pod::PodView;
@@ -85,6 +86,35 @@ proptest! {
         let other: Index = shuffled.iter().map(object).collect();
         prop_assert_eq!(&one, &other);
         prop_assert_eq!(decide(&one, &settings, &pod), decide(&other, &settings, &pod));
+    }
+
+    /// However the cluster came to be what it is, one round makes the classes right, and no class of
+    /// somebody else is written on the way.
+    #[test]
+    fn what_is_planned_of_classes_leaves_nothing_to_plan(
+        objects in any_objects(),
+        settings in any_settings(),
+        uses in vec(any_use(), 0..3),
+    ) {
+        let planned = |objects: &BTreeMap<_, Value>| {
+            let index: Index = objects.values().map(object).collect();
+            plan(&index, &settings, uses.iter().map(|used| ("web", used)))
+        };
+        let mut objects: BTreeMap<_, _> =
+            objects.into_iter().map(|value| (id(&value), value)).collect();
+        for (name, step) in planned(&objects).steps {
+            let key = (Kind::SecretProviderClass, name);
+            let before = objects.remove(&key);
+            let is_ours = |value: &Value| {
+                value["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "imdslet"
+            };
+            prop_assert_eq!(before.is_some(), !matches!(step, Step::Create(_)));
+            prop_assert!(before.as_ref().is_none_or(is_ours), "{:?}", before);
+            if let Step::Create(derived) | Step::Replace(derived, _) = step {
+                objects.insert(key, derived.object(None));
+            }
+        }
+        prop_assert_eq!(planned(&objects).steps, BTreeMap::new());
     }
 
     #[test]
@@ -431,6 +461,18 @@ fn any_volume() -> BoxedStrategy<Value> {
     let driver = text_of(&["secrets-store.csi.k8s.io", "secrets-store.csi.k8s.io", "disk"]);
     let csi = object_of([("driver", driver), ("volumeAttributes", attributes.boxed())]);
     object_of([("name", rarely("imdslet", &["data", "other"])), ("csi", csi)])
+}
+
+fn any_use() -> impl Strategy<Value = PodUse> {
+    let classes = select(vec!["kv", "kv", KV_FOR_DB, "plain", "gone"]);
+    (select(vec!["db", "other", ""]), classes, any::<bool>()).prop_map(
+        |(selector, class, is_pending)| PodUse {
+            selector: selector.to_owned(),
+            classes: [class.to_owned()].into(),
+            uid: "u".to_owned(),
+            is_pending,
+        },
+    )
 }
 
 /// The class that takes the place of `kv` for pods with the label `db`.

@@ -9,7 +9,7 @@ use super::volumes::class_names;
 use crate::contract::Source;
 use crate::index::Index;
 use crate::names::DRIVER;
-use crate::objects::ObjectName;
+use crate::objects::{Kind, ObjectName};
 use crate::pod::PodView;
 use crate::resolve::{Usable, resolve};
 use crate::settings::{Endpoint, Scope, Settings};
@@ -148,6 +148,10 @@ pub fn plan<'a>(
     settings: &Settings,
     uses: impl IntoIterator<Item = (&'a str, &'a PodUse)>,
 ) -> Plan {
+    // Most clusters have none, and thousands of bindings.
+    if index.count(Kind::SecretProviderClass) == 0 {
+        return Plan::default();
+    }
     let mut originals: BTreeMap<&str, Vec<(&str, &Stored)>> = BTreeMap::new();
     for (name, class) in index.classes() {
         if let ProviderClass::AsksNmi(stored) = class {
