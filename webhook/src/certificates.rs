@@ -477,4 +477,6 @@ fn data(keyring: &Keyring) -> BTreeMap<String, ByteString> {
 }
 
 #[cfg(test)]
+mod keeping;
+#[cfg(test)]
 mod tests;

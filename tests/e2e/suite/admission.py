@@ -104,6 +104,28 @@ def adds(t, name):
 
 
 @test
+def whoever_applies_a_workload_or_a_binding_is_told_what_is_wrong_with_it(t):
+    t.make_namespace()
+    template = {
+        "metadata": {"labels": {"app": "told", "aadpodidbinding": t.label}},
+        "spec": {"containers": [container()]},
+    }
+    metadata = {"name": "told", "namespace": t.namespace}
+    deployment = {
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
+        "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "told"}}, "template": template},
+    }
+    binding = {
+        "apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentityBinding", "metadata": metadata,
+        "spec": {"azureIdentity": "gone", "selector": f"{t.label}-other"},
+    }
+    told = t.cluster.apply([deployment, binding]).stderr
+    for words in (f"Warning: imdslet: no AzureIdentityBinding has spec.selector `{t.label}`",
+                  f"Warning: imdslet gives no pod a token by this object: AzureIdentity {t.namespace}/gone does not exist"):
+        assert words in told, told
+
+
+@test
 def an_ephemeral_container_gets_a_token(t):
     t.bound()
     t.pod()

@@ -128,6 +128,25 @@ def the_ca_bundle_is_restored_when_somebody_empties_it(t):
     t.verified()
 
 
+def events_on(t, kind, uid, reason):
+    """What `kubectl describe` shows of an object, by its uid."""
+    events = t.api.list("Event", t.namespace, fieldSelector=f"involvedObject.uid={uid}")
+    return [one["message"] for one in events if (one["involvedObject"]["kind"], one["reason"]) == (kind, reason)]
+
+
+@test
+def a_deployment_whose_pods_wait_says_so(t):
+    t.make_namespace()
+    template = {
+        "metadata": {"labels": {"app": "waiting", "aadpodidbinding": t.label}},
+        "spec": {"containers": [container()], "terminationGracePeriodSeconds": 2},
+    }
+    spec = {"replicas": 2, "selector": {"matchLabels": {"app": "waiting"}}, "template": template}
+    uid = t.create("Deployment", "waiting", spec)["metadata"]["uid"]
+    message = t.eventually("an Event on the Deployment", lambda: events_on(t, "Deployment", uid, "StillUnbound"), 40)[0]
+    assert "of its pods" in message and "AzureIdentityBinding" in message, message
+
+
 @test
 def an_object_that_cannot_be_used_is_named_and_disturbs_no_other(t):
     t.bound()
@@ -136,5 +155,8 @@ def an_object_that_cannot_be_used_is_named_and_disturbs_no_other(t):
     named = lambda: [one for one in t.cluster.events_logged("imdslet-webhook", "InvalidObject", since)
                      if one.get("object") == f"{t.namespace}/broken"]
     t.eventually("the log names the object", named, 20)
+    uid = t.api.get("AzureIdentity", t.namespace, "broken")["metadata"]["uid"]
+    message = t.eventually("an Event on the object", lambda: events_on(t, "AzureIdentity", uid, "InvalidObject"), 30)[0]
+    assert "spec.type" in message, message
     t.pod()
     t.verified()
