@@ -7,7 +7,7 @@ import contextlib
 import json
 
 from cluster import ROOT
-from harness import SYSTEM, container, test
+from harness import SYSTEM, container, heavy, test
 from kube import Refused
 
 GROUP = "secrets-store.csi.x-k8s.io"
@@ -64,14 +64,18 @@ def derived_of(t, name="kv"):
     return [one for one in t.api.list(CLASS, t.namespace) if of(one) == name]
 
 
+def secrets(name):
+    """A Secrets Store volume of this class."""
+    attributes = {"secretProviderClass": name}
+    return {"name": "secrets", "csi": {"driver": DRIVER, "readOnly": True, "volumeAttributes": attributes}}
+
+
 def admitted(t, name="kv"):
     """The class that a pod's volume names once it is admitted, and the warnings. Nothing is created."""
-    volume = {"name": "secrets", "csi": {
-        "driver": DRIVER, "readOnly": True, "volumeAttributes": {"secretProviderClass": name}}}
     pod = {
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "dry", "namespace": t.namespace, "labels": {"aadpodidbinding": t.label}},
-        "spec": {"containers": [container()], "volumes": [volume]},
+        "spec": {"containers": [container()], "volumes": [secrets(name)]},
     }
     with t.api.open("POST", t.api.path("Pod", t.namespace, dryRun="All"), body=pod) as answer:
         spec, warnings = json.load(answer)["spec"], answer.headers.get_all("Warning") or []
@@ -113,9 +117,7 @@ def a_volume_whose_class_asks_nmi_gets_a_class_that_follows_its_original_and_its
         t.eventually("it is set right", lambda: parameters()["clientID"] == other, 20)
 
         # A pod that names it, though nothing will ever mount it.
-        volume = {"name": "secrets", "csi": {"driver": DRIVER, "readOnly": True,
-                                             "volumeAttributes": {"secretProviderClass": "kv"}}}
-        t.pod(volumes=[volume])
+        t.pod(volumes=[secrets("kv")])
         t.api.delete("AzureIdentityBinding", t.namespace, "binding")
         t.eventually("it gives nothing any more", lambda: "clientID" not in parameters(), 20)
         t.api.delete("Pod", t.namespace, "app", grace=0)
@@ -153,3 +155,24 @@ def a_class_that_imdslet_has_not_made_is_never_touched(t):
                                   "metadata": {"name": "new", "namespace": t.namespace}}, user=CONTROLLER),
         ):
             assert t.cluster.is_denied(change, ours)
+
+
+@heavy
+def a_pod_that_came_before_its_class_is_told_to_be_created_anew(t):
+    t.make_namespace()
+    with secrets_store(t):
+        make_class(t)
+        warned = lambda: any("usePodIdentity" in warning for warning in admitted(t)[1])
+        t.eventually("whoever makes a pod is warned", warned, 30)
+        # The kubelet waits only for what a container mounts.
+        mount = {"name": "secrets", "mountPath": "/secrets"}
+        t.pod(containers=[container(volumeMounts=[mount])], volumes=[secrets("kv")])
+        t.identity()
+        t.bind()
+        name = t.eventually("the class is made", lambda: derived_of(t), 30)[0]["metadata"]["name"]
+
+        def told():
+            events = t.api.list("Event", t.namespace, fieldSelector="involvedObject.name=app")
+            return [one for one in events if one["reason"] == "RecreateToInject"]
+
+        assert name in t.eventually("the pod's events say what to do", told, 60)[0]["message"]
