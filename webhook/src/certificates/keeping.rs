@@ -183,8 +183,10 @@ impl FakeApi {
                 let body = body.collect().await.unwrap().to_bytes();
                 let body = serde_json::from_slice(&body).unwrap_or_default();
                 let query = head.uri.query().unwrap_or_default();
-                // A way takes time, so that others come in between.
-                sleep(Duration::from_millis(1)).await;
+                // A way takes time, so that others come in between; that of a write takes so long
+                // that whoever began at the same moment writes before it has heard of it.
+                let way = if head.method == Method::PUT { 50 } else { 1 };
+                sleep(Duration::from_millis(way)).await;
                 let answer = api.state().answer(&head.method, head.uri.path(), query, &body);
                 Ok::<_, Infallible>(answer)
             }
