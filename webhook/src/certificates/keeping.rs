@@ -13,7 +13,7 @@ use futures::stream::poll_fn;
 use http_body_util::BodyExt;
 use kube::Client;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Barrier, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -34,6 +34,8 @@ struct State {
     version: u64,
     objects: [Option<Value>; 3],
     watchers: Vec<(usize, mpsc::UnboundedSender<String>)>,
+    /// The first two writes wait for each other, so that neither has seen the other's.
+    race: Option<Arc<Barrier>>,
     /// Writes that came second.
     conflicts: usize,
 }
@@ -183,10 +185,13 @@ impl FakeApi {
                 let body = body.collect().await.unwrap().to_bytes();
                 let body = serde_json::from_slice(&body).unwrap_or_default();
                 let query = head.uri.query().unwrap_or_default();
-                // A way takes time, so that others come in between; that of a write takes so long
-                // that whoever began at the same moment writes before it has heard of it.
-                let way = if head.method == Method::PUT { 50 } else { 1 };
-                sleep(Duration::from_millis(way)).await;
+                // A way takes time, so that others come in between.
+                sleep(Duration::from_millis(1)).await;
+                let race = api.state().race.clone();
+                if let Some(race) = race.filter(|_| head.method == Method::PUT) {
+                    race.wait().await;
+                    api.state().race = None;
+                }
                 let answer = api.state().answer(&head.method, head.uri.path(), query, &body);
                 Ok::<_, Infallible>(answer)
             }
@@ -223,6 +228,7 @@ fn replica(
 #[tokio::test(start_paused = true)]
 async fn of_two_replicas_that_find_an_empty_secret_one_fills_it_and_both_show_that() {
     let api = FakeApi::installed();
+    api.state().race = Some(Arc::new(Barrier::new(2)));
     let mut tasks = JoinSet::new();
     let replicas = [replica(&api, &mut tasks), replica(&api, &mut tasks)];
     api.until("every entry has the CA", State::is_well).await;
