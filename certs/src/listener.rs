@@ -40,6 +40,10 @@ impl TlsListener {
 
     fn shake_hands(&mut self, stream: TcpStream, peer: SocketAddr) {
         let acceptor = self.acceptor.clone();
+        // Else the first answer waits in the kernel until the client has acknowledged the session
+        // tickets before it, which clients put off for 40 ms. A socket that does not take the
+        // option is served all the same.
+        stream.set_nodelay(true).ok();
         self.handshakes.spawn(async move {
             match timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => Some((stream, peer)),
@@ -87,5 +91,44 @@ impl Listener for TlsListener {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use rustls::pki_types::ServerName;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+    use crate::{Authority, OldestTls, Resolver, server_config};
+
+    #[tokio::test]
+    async fn what_is_written_on_a_connection_is_sent_at_once() {
+        let now = SystemTime::now();
+        let authority = Authority::generate("CA", now).unwrap();
+        let serving = authority.issue(&["localhost".to_owned()], now).unwrap();
+        let resolver = Arc::new(Resolver::new(serving).unwrap());
+        let config = Arc::new(server_config(resolver, OldestTls::V1_3).unwrap());
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut listener = TlsListener::new(tcp, config);
+
+        let mut roots = RootCertStore::empty();
+        roots.add(PemObject::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client = ClientConfig::builder_with_provider(provider);
+        let client = client.with_safe_default_protocol_versions().unwrap();
+        let client = client.with_root_certificates(roots).with_no_client_auth();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connector = TlsConnector::from(Arc::new(client));
+
+        let (client, (server, _)) =
+            tokio::join!(connector.connect(name, stream), listener.accept());
+        client.unwrap();
+        assert!(server.get_ref().0.nodelay().unwrap());
     }
 }
