@@ -175,7 +175,7 @@ impl Cache {
         let book = self.book();
         let lives = book.entries().iter().filter_map(|entry| {
             let token = entry.valid(now)?;
-            Some((entry.identity.name.as_str(), token.schedule.remaining(now)))
+            Some((entry.identity.name.as_str(), token.remaining(now)))
         });
         book.fetches.write(text, lives);
     }

@@ -195,7 +195,8 @@ impl Endpoint {
         let identity = self.learned(&view, request).await?;
         allow(identity, resource)?;
         let (token, waited) = cache.token(identity, resource, *want).await?;
-        // Its binding may have gone while it was fetched.
+        // Its binding may have gone while it was fetched, or while its object id was looked for.
+        let waited = waited || request.selector.object_id.is_some();
         if waited && !self.view().pod.as_ref().is_some_and(|pod| pod.identities.contains(identity))
         {
             return Err(Waited::Dropped);

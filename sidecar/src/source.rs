@@ -108,7 +108,12 @@ impl Token {
 
     /// Whether it may still be served.
     pub(crate) fn is_valid(&self, now: SystemTime) -> bool {
-        !self.schedule.remaining(self.at_least(now)).is_zero()
+        !self.remaining(now).is_zero()
+    }
+
+    /// How long it may still be served; zero once it has expired.
+    pub(crate) fn remaining(&self, now: SystemTime) -> Duration {
+        self.schedule.remaining(self.at_least(now))
     }
 
     /// How long until it is time to refresh it; zero once it is.
@@ -119,9 +124,11 @@ impl Token {
     /// The time by which it is judged: the wall clock's, but never earlier than what has gone by
     /// since it was received allows. A wall clock that was ahead then and has been set right since
     /// would have it live too long; the other clock alone stands still while the node sleeps.
-    fn at_least(&self, now: SystemTime) -> SystemTime {
+    pub(crate) fn at_least(&self, now: SystemTime) -> SystemTime {
         let (received, since) = self.received;
-        now.max(received + since.elapsed())
+        let other = received + since.elapsed();
+        // What is less lies between the readings of the two.
+        if other > now + Duration::from_secs(1) { other } else { now }
     }
 }
 

@@ -137,6 +137,7 @@ fn every_number_of_the_webhook_and_the_controller_is_explained() {
     metrics.published("AzureIdentity", 1, false);
     metrics.watch_restarted("AzureIdentity");
     metrics.patched("IdentityBound", Duration::ZERO);
+    metrics.class_written("ClassCreated");
     let numbers = metrics.render();
     let names = numbers.lines().filter_map(|line| line.strip_prefix("# TYPE imdslet_"));
     let names: Vec<_> = names.map(|line| line.split(' ').next().unwrap()).collect();

@@ -60,11 +60,17 @@ impl Page {
 /// The answer that carries `token`, at `now`: an object, or an array that begins with it where
 /// the identity has auxiliary tenants, as NMI answered them (v1.8, `pkg/nmi/server/server.go`).
 pub(crate) fn token(token: &Token, protocol: Protocol, now: SystemTime) -> Response {
+    let judged = token.at_least(now);
+    if judged != now {
+        // The clock was set back. By it the token would live too long.
+        let skew = judged.duration_since(now).unwrap_or_default();
+        return whole(StatusCode::OK, JSON, body(token, protocol, (judged, skew)));
+    }
     let mut written = token.written.0.lock().unwrap_or_else(PoisonError::into_inner);
     let body = match &*written {
         Some(page) if page.is_good(protocol, now) => page.body.clone(),
         _ => {
-            let body = body(token, protocol, now);
+            let body = body(token, protocol, (now, Duration::ZERO));
             let until = now + of_this_second(token, now);
             *written = Some(Page { protocol, from: now, until, body: body.clone() });
             body
@@ -86,13 +92,16 @@ fn issued(token: &Token) -> impl Iterator<Item = &Issued> {
     std::iter::once(&token.primary).chain(&token.auxiliary)
 }
 
-/// Its memory is cleared when the last answer with it is sent and the token is dropped.
-fn body(token: &Token, protocol: Protocol, now: SystemTime) -> Bytes {
-    let beside = BESIDE + token.resource().len();
+/// Its memory is cleared when the last answer with it is sent and the token is dropped. `skew` is by
+/// how much the wall clock, by which the client goes, is behind `now`.
+fn body(token: &Token, protocol: Protocol, (now, skew): (SystemTime, Duration)) -> Bytes {
+    // Twice, since some of its characters are escaped.
+    let beside = BESIDE + 2 * token.resource().len();
     let lengths = issued(token).map(|issued| issued.access_token.reveal().len() + beside);
     // All at once: what grows leaves parts of a token behind.
     let mut text = Zeroizing::new(Vec::with_capacity(lengths.sum()));
-    let mut bodies = issued(token).map(|issued| TokenBody::new(token, issued, protocol, now));
+    let mut bodies =
+        issued(token).map(|issued| TokenBody::new(token, issued, protocol, (now, skew)));
     let written = match bodies.next() {
         Some(primary) if token.auxiliary.is_empty() => serde_json::to_writer(&mut *text, &primary),
         primary => {
@@ -108,9 +117,14 @@ fn body(token: &Token, protocol: Protocol, now: SystemTime) -> Bytes {
 }
 
 impl<'a> TokenBody<'a> {
-    fn new(token: &'a Token, issued: &'a Issued, protocol: Protocol, now: SystemTime) -> Self {
+    fn new(
+        token: &'a Token,
+        issued: &'a Issued,
+        protocol: Protocol,
+        (now, skew): (SystemTime, Duration),
+    ) -> Self {
         let remaining = issued.expires_on.duration_since(now).unwrap_or_default().as_secs();
-        let epoch = epoch(issued.expires_on);
+        let epoch = epoch(issued.expires_on.checked_sub(skew).unwrap_or(issued.expires_on));
         Self {
             access_token: issued.access_token.reveal(),
             client_id: token.client_id(),
@@ -246,6 +260,26 @@ mod tests {
         let (first, again) = (body(1).await, body(1000).await);
         assert_eq!(first.as_ptr(), again.as_ptr());
         assert_ne!(first.as_ptr(), body(1001).await.as_ptr());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_was_set_back_has_no_client_keep_a_token_too_long() {
+        let held = held("t.o.k", now(), Duration::from_hours(1));
+        tokio::time::advance(Duration::from_mins(10)).await;
+        let (_, body) = read(token(&held, Protocol::Imds, now() + Duration::from_mins(10))).await;
+        assert_eq!(
+            (&body["expires_in"], &body["expires_on"]),
+            (&"3000".into(), &"1800003600".into())
+        );
+        // It was 50 minutes ahead when the token came, and is right now.
+        let right = now() + Duration::from_mins(10) - Duration::from_mins(50);
+        for _ in 0..2 {
+            let (_, body) = read(token(&held, Protocol::Imds, right)).await;
+            assert_eq!(
+                (&body["expires_in"], &body["expires_on"]),
+                (&"3000".into(), &"1800000600".into())
+            );
+        }
     }
 
     #[test]

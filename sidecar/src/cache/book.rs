@@ -138,7 +138,7 @@ impl Book {
             }
             Err(fault) => {
                 let count = entry.failure.as_ref().map_or(0, |failure| failure.count) + 1;
-                let life = entry.valid(now).map(|token| token.schedule.remaining(now));
+                let life = entry.valid(now).map(|token| token.remaining(now));
                 let retry_at = Instant::now() + pause(count, life, fault.retry_after());
                 let failure = entry.failure.insert(Failure { fault, count, retry_at });
                 Err(failure.missing())

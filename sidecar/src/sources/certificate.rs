@@ -5,6 +5,7 @@ use std::sync::Arc;
 use imdslet_core::contract::PodIdentity;
 use imdslet_core::serve::ServeArgs;
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -14,6 +15,7 @@ use super::tenants::fetch_each;
 use crate::assertion::{Algorithm, Statement, sign};
 use crate::certificate::{CertificateError, ClientCertificate};
 use crate::claims::Claims;
+use crate::config::FETCH_DEADLINE;
 use crate::fault::Fault;
 use crate::resource::Resource;
 use crate::schedule::epoch;
@@ -38,10 +40,26 @@ pub(super) async fn fetch(
     identity: &PodIdentity,
     resource: &Resource,
 ) -> Result<Fetched, Fault> {
+    // Of all of it: what is done in other threads may have to wait for one.
+    let ends = Instant::now() + FETCH_DEADLINE;
+    let fetched = timeout_at(ends, fetch_until(ends, args, https, now, (identity, resource)));
+    fetched.await.unwrap_or_else(|_| {
+        let authority = args.authority_of(&identity.name).to_owned();
+        Err(Fault::Deadline { authority, after: FETCH_DEADLINE })
+    })
+}
+
+async fn fetch_until(
+    ends: Instant,
+    args: &Arc<ServeArgs>,
+    https: &Arc<dyn Post>,
+    now: &Now,
+    (identity, resource): (&PodIdentity, &Resource),
+) -> Result<Fetched, Fault> {
     let authority = args.authority_of(&identity.name);
     let (arguments, owned) = (Arc::clone(args), identity.clone());
     // Passwords are made expensive on purpose.
-    let signer = aside(identity, move || Signer::of(Mounted::read(&arguments, &owned)?));
+    let signer = aside(identity, ends, move || Signer::of(Mounted::read(&arguments, &owned)?));
     let signer = Arc::new(signer.await?);
     let (signer, claims, now) = (&signer, &Claims::default(), epoch(now()));
     fetch_each(identity, |tenant| async move {
@@ -49,7 +67,7 @@ pub(super) async fn fetch(
         let (signer, client_id) = (Arc::clone(signer), identity.client_id.clone());
         let audience = exchange.endpoint();
         // An RSA key of 4096 bits takes 5 ms, and there is one signature for each tenant.
-        let assertion = aside(identity, move || {
+        let assertion = aside(identity, ends, move || {
             let id = Uuid::new_v4().to_string();
             let statement = Statement { audience: &audience, client_id: &client_id, id, now };
             signer.assertion(&statement)
@@ -63,14 +81,24 @@ pub(super) async fn fetch(
 /// answer.
 async fn aside<T: Send + 'static>(
     identity: &PodIdentity,
+    ends: Instant,
     work: impl FnOnce() -> Result<T, MountedFault> + Send + 'static,
 ) -> Result<T, MountedFault> {
-    // It panics, or the sidecar ends.
-    spawn_blocking(work).await.map_err(|error| MountedFault::Unreadable {
+    let unreadable = |why: String| MountedFault::Unreadable {
         identity: identity.name.clone(),
         secret: identity.secret.clone().unwrap_or_default(),
-        why: error.to_string(),
-    })?
+        why,
+    };
+    match timeout_at(ends, spawn_blocking(work)).await {
+        Ok(Ok(done)) => done,
+        // It panics, or the sidecar ends.
+        Ok(Err(error)) => Err(unreadable(error.to_string())),
+        Err(_) => Err(unreadable(format!(
+            "it was not worked through within {} s; is it encrypted with very many rounds, or is \
+             the node's processor taken?",
+            FETCH_DEADLINE.as_secs()
+        ))),
+    }
 }
 
 impl Signer {

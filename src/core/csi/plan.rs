@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::class::{Derived, Origin, ProviderClass, Stored};
 use super::volumes::class_names;
@@ -30,7 +31,8 @@ pub struct PodUse {
     pub classes: BTreeSet<String>,
     /// Its uid.
     pub uid: String,
-    /// Its containers have not begun: perhaps since a volume cannot be mounted.
+    /// Its containers have not begun, perhaps since a volume cannot be mounted, and admission would
+    /// point a new one of its kind to another class.
     pub is_pending: bool,
 }
 
@@ -103,7 +105,8 @@ impl PodUse {
         let classes: BTreeSet<_> = class_names(&pod).map(|(_, _, class)| class).collect();
         let Rest { metadata, status } = serde_json::from_str(json).ok()?;
         let has_ended = matches!(&*status.phase, "Succeeded" | "Failed");
-        let is_pending = matches!(&*status.phase, "" | "Pending");
+        let is_served = !pod.is_host_network() && !pod.is_windows();
+        let is_pending = is_served && matches!(&*status.phase, "" | "Pending");
         let uid = metadata.uid;
         let used = Self { selector, classes, uid, is_pending };
         (!used.classes.is_empty() && !has_ended).then_some(used)
@@ -174,13 +177,38 @@ pub fn plan<'a>(
         }
     }
     for (name, class) in index.classes() {
-        let ProviderClass::Derived(_, there) = class else { continue };
+        let ProviderClass::Derived(origin, there) = class else { continue };
         plan.there += 1;
-        if !wanted.contains(name) && !there.is_ending && !demand.is_used(name) {
-            plan.steps.insert(name.clone(), Step::Delete(there.uid.clone()));
+        if wanted.contains(name) || there.is_ending {
+            continue;
+        }
+        let client_id = client_id(index, settings, &name.namespace, &origin.selector);
+        if let Some(step) = unwanted(name, origin, there, client_id.as_deref(), &demand) {
+            plan.steps.insert(name.clone(), step);
         }
     }
     plan
+}
+
+/// What to do about a class that nothing asks for any more.
+///
+/// Pods may have it that have lost their label, and pods that run have it whatever their original
+/// says now: it gives them what their binding says, and first of all no more than that.
+fn unwanted(
+    name: &ObjectName,
+    origin: &Origin,
+    there: &Stored,
+    client_id: Option<&str>,
+    demand: &Demand<'_>,
+) -> Option<Step> {
+    let given = there.spec.pointer("/parameters/clientID").and_then(Value::as_str);
+    if given.is_some() && given != client_id {
+        let owner = there.owners.first().cloned().unwrap_or_default();
+        let itself = Stored { uid: owner, ..there.clone() };
+        let derived = Derived::of(&name.namespace, origin.clone(), &itself, client_id);
+        return Some(Step::Replace(derived, there.version.clone()));
+    }
+    (!demand.is_used(name)).then(|| Step::Delete(there.uid.clone()))
 }
 
 impl Plan {

@@ -22,6 +22,9 @@ const IDLE: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_mins(5);
 
+/// The same where somebody is to lose an identity.
+const LAST_REVOCATION: Duration = Duration::from_secs(30);
+
 /// How long a pod may name a class that asks NMI before it is told: where NMI still runs, it is just
 /// starting.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -102,7 +105,11 @@ impl Tried {
     /// When the same may be done again.
     fn again(&self) -> Instant {
         let factor = 1_u32.checked_shl(self.times.saturating_sub(1)).unwrap_or(u32::MAX);
-        self.at + FIRST_RETRY.saturating_mul(factor).min(LAST_RETRY)
+        let last = match &self.step {
+            Step::Replace(derived, _) if derived.is_revoked() => LAST_REVOCATION,
+            _ => LAST_RETRY,
+        };
+        self.at + FIRST_RETRY.saturating_mul(factor).min(last)
     }
 
     /// Whether it comes to the same, whatever version it replaces.
@@ -192,6 +199,10 @@ impl Shelf {
             return None;
         }
         let there = self.plan.there;
+        if there == 0 {
+            // The kind itself may only just come.
+            return None;
+        }
         let lost = self.plan.steps.values().filter(|step| step.takes_away()).count();
         if lets_go || there < MANY || lost * 2 <= there {
             self.losses = Losses::Free;

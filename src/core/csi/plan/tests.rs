@@ -194,6 +194,9 @@ fn it_follows_the_original_and_the_binding() {
     let moved = cluster.clone().identity("web/i1", 5, &json!({}));
     assert_eq!(told(&moved.plan(&[])), ["replace 7 web/kv db 5"]);
     let unbound = cluster.clone().without(Kind::AzureIdentityBinding, "web/b1-db");
+    // First it gives nothing: a pod that has lost its label may have it still.
+    assert_eq!(told(&unbound.plan(&[])), ["replace 7 web/kv db nobody"]);
+    let unbound = unbound.carried_out(&[]);
     assert_eq!(told(&unbound.plan(&[])), [format!("delete derived web/{}", name_of("kv", "db"))]);
     let gone = cluster.without(Kind::SecretProviderClass, "web/kv");
     assert_eq!(told(&gone.plan(&[])).len(), 1);
@@ -226,6 +229,12 @@ fn one_that_a_pod_uses_stays_and_gives_nothing_once_the_binding_is_gone() {
     }));
     assert_eq!(told(&silent.plan(&uses)), Vec::<String>::new());
     assert_eq!(told(&silent.plan(&[])), [format!("delete derived web/{name}")]);
+    // But its binding has.
+    let moved = silent.clone().identity("web/i1", 5, &json!({}));
+    assert_eq!(told(&moved.plan(&uses)), ["replace 7 web/kv db 5"]);
+    let unbound = silent.without(Kind::AzureIdentityBinding, "web/b1-db");
+    assert_eq!(told(&unbound.plan(&uses)), ["replace 7 web/kv db nobody"]);
+    assert_eq!(told(&unbound.carried_out(&uses).plan(&uses)), Vec::<String>::new());
 }
 
 #[test]
@@ -266,6 +275,10 @@ fn a_pods_volumes_are_read_and_those_that_have_ended_use_nothing() {
     assert_eq!(read("Pending"), Some(expected.clone()));
     assert_eq!(read("Running"), Some(PodUse { is_pending: false, ..expected }));
     assert_eq!(read("Succeeded"), None);
+    // A new one of the node's network would be left alone too.
+    let on_node =
+        pod_in("Pending", DRIVER).replacen(r#""spec":{"#, r#""spec":{"hostNetwork":true,"#, 1);
+    assert!(!PodUse::read(&on_node).unwrap().is_pending, "{on_node}");
     assert_eq!(PodUse::read(&pod_in("Running", "disk.csi.azure.com")), None);
 }
 

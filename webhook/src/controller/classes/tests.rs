@@ -177,6 +177,13 @@ fn stored() -> Value {
     stored
 }
 
+/// The same once nobody is bound.
+fn revoked() -> Value {
+    let mut revoked = stored();
+    revoked["spec"]["parameters"] = json!({});
+    revoked
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_missing_is_made_before_any_pod_asks_for_it() {
     let bench = Bench::start(FakeApi::default(), &manifests(Some(1), None)).await;
@@ -211,12 +218,22 @@ async fn what_differs_is_replaced_in_the_version_that_was_seen() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_nobody_is_bound_to_gives_nothing_at_once_whoever_names_it() {
+    let bench = Bench::start(FakeApi::default(), &manifests(None, Some(&stored()))).await;
+    sleep(Duration::from_millis(500)).await;
+    let writes = std::mem::take(&mut bench.api.state().writes);
+    let mut expected = revoked();
+    expected["metadata"].as_object_mut().unwrap().remove("uid");
+    assert_eq!(writes, [("PUT".to_owned(), "kv.imdslet.93eae0eb".to_owned(), expected)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_for_nobody_goes_unless_a_pod_without_a_label_names_it() {
     let api = FakeApi::default();
     let volume = json!({"name": "v", "csi": {"driver": "secrets-store.csi.k8s.io",
         "volumeAttributes": {"secretProviderClass": "kv.imdslet.93eae0eb"}}});
     api.state().pods = vec![json!({"metadata": {"name": "p"}, "spec": {"volumes": [volume]}})];
-    let bench = Bench::start(api, &manifests(None, Some(&stored()))).await;
+    let bench = Bench::start(api, &manifests(None, Some(&revoked()))).await;
     assert_eq!(bench.writes().await, []);
     bench.api.state().pods.clear();
     let writes = bench.writes().await;

@@ -78,6 +78,16 @@ impl Bench {
         Some(step)
     }
 
+    /// Takes the next step, which replaces the one class that there is; looks again afterwards.
+    fn replace(&mut self, client: Option<u8>) -> Derived {
+        let Some(Step::Replace(derived, _)) = self.step() else { panic!("nothing is replaced") };
+        let mut object = derived.object(Some("8"));
+        object["metadata"]["uid"] = json!("derived");
+        self.made = vec![object];
+        self.review(1, client);
+        derived
+    }
+
     fn pod(&mut self, classes: &[&str]) {
         let classes: BTreeSet<_> = classes.iter().map(|class| (*class).to_owned()).collect();
         let (selector, uid) = ("db".to_owned(), "u".to_owned());
@@ -97,12 +107,16 @@ fn a_class_that_is_for_nobody_goes_after_a_while() {
     assert!(bench.shelf.is_needed());
     bench.review(1, None);
     assert!(!bench.shelf.is_needed());
+    // Whom the watch does not show may have it still: at once it gives nothing.
+    assert!(bench.replace(None).is_revoked());
     assert_eq!((bench.step(), bench.wake()), (None, Some(10)));
     bench.pass(9);
     // Wanted again meanwhile, its time begins anew.
     bench.review(1, Some(1));
+    assert!(!bench.replace(Some(1)).is_revoked());
     assert_eq!(bench.wake(), None);
     bench.review(1, None);
+    assert!(bench.replace(None).is_revoked());
     bench.pass(9);
     assert_eq!((bench.step(), bench.wake()), (None, Some(1)));
     bench.pass(1);
@@ -142,7 +156,7 @@ fn nothing_is_taken_away_before_all_pods_are_known() {
     fresh.pod(&[&done.derived_name()]);
     fresh.shelf.take(News::Complete);
     fresh.review(1, None);
-    assert!(matches!(fresh.step(), Some(Step::Replace(..))));
+    assert!(fresh.replace(None).is_revoked());
     // A pod that a second listing does not have is gone.
     fresh.shelf.take(News::Restart);
     fresh.shelf.take(News::Complete);
@@ -163,14 +177,38 @@ fn a_first_look_that_would_take_most_away_takes_nothing() {
     // Once most are needed, what goes from then on is meant.
     fresh.review(MANY, Some(1));
     fresh.review(MANY, None);
-    assert_eq!(fresh.wake(), Some(10));
+    assert!(fresh.step().is_some_and(|step| step.takes_away()));
     // And so it is where a person says so.
     let mut told = Bench { made: done.made.clone(), ..Bench::new() };
     told.shelf.take(News::Complete);
     let settings = Settings::read(&Given::new()).unwrap();
     let index = index(MANY, None, &told.made);
     assert_eq!(told.shelf.review(&index, &settings, (told.now, true)), []);
-    assert_eq!(told.wake(), Some(10));
+    assert!(told.step().is_some_and(|step| step.takes_away()));
+}
+
+#[test]
+fn a_first_look_before_there_are_classes_says_nothing_about_the_next_one() {
+    let done = Bench::with(MANY);
+    let mut fresh = Bench::new();
+    fresh.shelf.take(News::Complete);
+    fresh.review(0, None);
+    // The kind comes, and with it what was made.
+    fresh.made.clone_from(&done.made);
+    assert!(matches!(fresh.review(MANY, None).as_slice(), [Told::Held(_)]));
+    assert_eq!(fresh.step(), None);
+}
+
+#[test]
+fn a_revocation_that_fails_is_tried_again_within_half_a_minute() {
+    let mut bench = Bench::with(1);
+    bench.review(1, None);
+    for _ in 0..20 {
+        assert!(matches!(bench.step(), Some(Step::Replace(..))));
+        let wait = bench.wake().unwrap();
+        assert!(wait <= 30, "{wait}");
+        bench.pass(wait);
+    }
 }
 
 #[test]
