@@ -62,9 +62,13 @@ def make_class(t, name="kv", **parameters):
 
 
 def derived_of(t, name="kv"):
-    """The classes of ours that stand for one."""
-    of = lambda one: one["metadata"].get("annotations", {}).get("imdslet.dev/secret-provider-class")
-    return [one for one in t.api.list(CLASS, t.namespace) if of(one) == name]
+    """The classes of ours that stand for one, and for this test's pods.
+
+    A namespace of an earlier test that is on its way out may still bind a label of its own.
+    """
+    of = lambda one: one["metadata"].get("annotations", {})
+    wanted = {"imdslet.dev/secret-provider-class": name, "imdslet.dev/selector": t.label}
+    return [one for one in t.api.list(CLASS, t.namespace) if wanted.items() <= of(one).items()]
 
 
 def secrets(name):
