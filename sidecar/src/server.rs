@@ -163,25 +163,26 @@ impl Endpoint {
         Ok(select(pod, selector, known)?)
     }
 
-    /// The identity of `view` that `request` means. Where that is one by an object id that nobody
-    /// stated, and no token that is held has it, a token of each identity that may be it is
-    /// fetched. Each only once: what is held, or why nothing is, then tells.
+    /// The identity of `view` that `request` means, and whether anything was waited for. Where that
+    /// is one by an object id that nobody stated, and no token that is held has it, a token of each
+    /// identity that may be it is fetched. Each only once: what is held, or why nothing is, then
+    /// tells.
     async fn learned<'a>(
         &self,
         view: &'a View,
         request: &TokenRequest<'_>,
-    ) -> Result<&'a PodIdentity, Waited> {
+    ) -> Result<(&'a PodIdentity, bool), Waited> {
         let TokenRequest { resource, selector, .. } = request;
         let found = self.identity(view, selector);
         let (Err(unknown), Some(pod), Some(_)) = (&found, &view.pod, &selector.object_id) else {
-            return Ok(found?);
+            return Ok((found?, false));
         };
         let cache = &self.0.cache;
         let asked = candidates(pod, selector, resource, |one| cache.knows_principal(one))
             .map(|one| cache.token(one, resource, Want::Any));
         let missing = join_all(asked).await.into_iter().find_map(Result::err);
         match (self.identity(view, selector), missing) {
-            (Ok(identity), _) => Ok(identity),
+            (Ok(identity), _) => Ok((identity, true)),
             // Nobody can say that it is none of them.
             (Err(_), Some(missing)) => Err(missing.into()),
             (Err(_), None) => Err(unknown.clone().into()),
@@ -192,13 +193,13 @@ impl Endpoint {
         let Inner { cache, now, .. } = &*self.0;
         let view = self.view();
         let TokenRequest { protocol, resource, want, .. } = request;
-        let identity = self.learned(&view, request).await?;
+        let (identity, has_looked) = self.learned(&view, request).await?;
         allow(identity, resource)?;
-        let (token, waited) = cache.token(identity, resource, *want).await?;
+        let (token, has_waited) = cache.token(identity, resource, *want).await?;
         // Its binding may have gone while it was fetched, or while its object id was looked for.
-        let waited = waited || request.selector.object_id.is_some();
-        if waited && !self.view().pod.as_ref().is_some_and(|pod| pod.identities.contains(identity))
-        {
+        let is_still_bound =
+            || self.view().pod.as_ref().is_some_and(|pod| pod.identities.contains(identity));
+        if (has_looked || has_waited) && !is_still_bound() {
             return Err(Waited::Dropped);
         }
         Ok(answer::token(&token, *protocol, now()))

@@ -17,7 +17,7 @@ use imdslet_core::names::IDENTITIES_FILE;
 use rustix::fs::{CWD, readlinkat_raw};
 use serde::Deserialize;
 
-/// Longer than the names that the kubelet gives its folders, which have 31 bytes.
+/// Longer than the names that the kubelet gives its folders, which have some 30 bytes.
 const LONGEST_NAME: usize = 256;
 
 /// The pod's identities as they stand in the volume.

@@ -165,6 +165,19 @@ mod tests {
     const LEAF: &[u8] = include_bytes!("../../../tests/fixtures/certificates/new.p12");
     const PEM: &[u8] = include_bytes!("../../../tests/fixtures/certificates/pkcs8.pem");
 
+    #[tokio::test]
+    async fn work_that_does_not_end_in_time_is_given_up_and_named() {
+        let (end, ended) = std::sync::mpsc::channel::<u8>();
+        let mut identity = crate::testing::identity("web/sp", '1');
+        identity.secret = Some("azure-cert".to_owned());
+        // Until the test lets it.
+        let work = move || Ok(ended.recv().unwrap());
+        let fault = aside(&identity, Instant::now(), work).await.unwrap_err();
+        end.send(0).unwrap();
+        let text = fault.to_string();
+        assert!(text.contains("azure-cert") && text.contains("within 9 s"), "{text}");
+    }
+
     type Keys<'a> = &'a [(&'a str, &'a [u8])];
 
     fn read(keys: Keys<'_>) -> Result<Algorithm, (&'static str, String)> {

@@ -32,7 +32,7 @@ async fn a_clock_that_is_set_forward_is_noticed_within_a_minute() {
 
 #[tokio::test(start_paused = true)]
 async fn no_token_lives_longer_because_the_clock_is_set_back() {
-    let source = Scripted::new().then("r", 0, Ok(1000)).then("s", 0, Ok(1000));
+    let source = Scripted::new().then("r", 0, Ok(1000)).then("r", 0, Ok(1000));
     let (cache, ahead) = with_a_clock(&source);
     assert_eq!(ask(&cache, "r").await, Ok("web/db#1".to_owned()));
     *ahead.lock().unwrap() = -3000;
