@@ -15,3 +15,6 @@ mod review;
 pub mod server;
 pub mod service;
 pub mod watch;
+
+#[cfg(test)]
+mod testing;

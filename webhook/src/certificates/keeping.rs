@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Method, Request, Response, StatusCode};
+use axum::http::{Method, Response, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::StreamExt;
 use futures::stream::poll_fn;
-use http_body_util::BodyExt;
 use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::{Barrier, mpsc, oneshot};
@@ -20,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{First, Keeper, SECRET, names};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
+use crate::testing::{self, Asked};
 
 /// Lists are asked for here, and watched.
 const SECRETS: &str = "/api/v1/namespaces/web/secrets";
@@ -178,25 +178,19 @@ impl FakeApi {
 
     fn client(&self) -> Client {
         let api = self.clone();
-        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+        testing::client("web", move |Asked { method, path, query, body }| {
             let api = api.clone();
             async move {
-                let (head, body) = request.into_parts();
-                let body = body.collect().await.unwrap().to_bytes();
-                let body = serde_json::from_slice(&body).unwrap_or_default();
-                let query = head.uri.query().unwrap_or_default();
                 // A way takes time, so that others come in between.
                 sleep(Duration::from_millis(1)).await;
                 let race = api.state().race.clone();
-                if let Some(race) = race.filter(|_| head.method == Method::PUT) {
+                if let Some(race) = race.filter(|_| method == Method::PUT) {
                     race.wait().await;
                     api.state().race = None;
                 }
-                let answer = api.state().answer(&head.method, head.uri.path(), query, &body);
-                Ok::<_, Infallible>(answer)
+                api.state().answer(&method, &path, &query, &body)
             }
-        });
-        Client::new(service, "web")
+        })
     }
 
     /// How long it takes until `condition` is met.

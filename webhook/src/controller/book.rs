@@ -8,6 +8,8 @@ use imdslet_core::objects::ObjectName;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::waits::doubled;
+
 #[cfg(test)]
 mod tests;
 
@@ -232,10 +234,10 @@ impl Book {
                 self.there.remove(&name);
             }
             Outcome::Failed => {
-                let failures = self.later.get(&name).map_or(0, |(_, failures)| *failures);
-                let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
-                let wait = FIRST_RETRY.saturating_mul(factor).min(LAST_RETRY);
-                self.later.insert(name, (now + wait, failures.saturating_add(1)));
+                let before = self.later.get(&name).map_or(0, |(_, failures)| *failures);
+                let failures = before.saturating_add(1);
+                let wait = doubled(FIRST_RETRY, failures, LAST_RETRY);
+                self.later.insert(name, (now + wait, failures));
                 return;
             }
         }

@@ -31,6 +31,7 @@ mod reminders;
 mod shelf;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use leader::{Elector, LEASE, Timing};
 

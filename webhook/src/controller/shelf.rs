@@ -10,6 +10,8 @@ use imdslet_core::objects::ObjectName;
 use imdslet_core::settings::Settings;
 use tokio::time::Instant;
 
+use super::waits::doubled;
+
 #[cfg(test)]
 mod tests;
 
@@ -104,12 +106,11 @@ struct Tried {
 impl Tried {
     /// When the same may be done again.
     fn again(&self) -> Instant {
-        let factor = 1_u32.checked_shl(self.times.saturating_sub(1)).unwrap_or(u32::MAX);
         let last = match &self.step {
             Step::Replace(derived, _) if derived.is_revoked() => LAST_REVOCATION,
             _ => LAST_RETRY,
         };
-        self.at + FIRST_RETRY.saturating_mul(factor).min(last)
+        self.at + doubled(FIRST_RETRY, self.times, last)
     }
 
     /// Whether it comes to the same, whatever version it replaces.

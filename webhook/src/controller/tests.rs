@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Method, Request, Response, StatusCode};
+use axum::http::{Method, Response, StatusCode};
 use futures::StreamExt;
 use futures::stream::{iter, poll_fn};
-use http_body_util::BodyExt;
 use imdslet_core::hold::Trust;
 use imdslet_core::names::IDENTITIES;
 use imdslet_core::objects::Kind;
@@ -26,6 +26,7 @@ use super::{Controller, run_with};
 use crate::feed::{Event, Outlet, events_of, publish};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
+use crate::testing::{self, Asked};
 
 mod told;
 
@@ -184,18 +185,9 @@ impl FakeApi {
 
     fn client(&self) -> Client {
         let api = self.clone();
-        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
-            let api = api.clone();
-            async move {
-                let (head, body) = request.into_parts();
-                let body = body.collect().await.unwrap().to_bytes();
-                let body = serde_json::from_slice(&body).unwrap_or_default();
-                let query = head.uri.query().unwrap_or_default();
-                let answer = api.state().answer(&head.method, head.uri.path(), query, body);
-                Ok::<_, Infallible>(answer)
-            }
-        });
-        Client::new(service, "default")
+        testing::client("default", move |Asked { method, path, query, body }| {
+            ready(api.state().answer(&method, &path, &query, body))
+        })
     }
 
     async fn until(&self, what: &str, condition: impl Fn(&State) -> bool) {

@@ -1,11 +1,10 @@
 //! Against an API server of few words, on a clock that runs when nothing else does.
 
-use std::convert::Infallible;
+use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::body::Body;
-use axum::http::{Request, Response};
-use http_body_util::BodyExt;
+use axum::http::Response;
 use imdslet_core::settings::{Given, Settings};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -14,6 +13,7 @@ use super::*;
 use crate::controller::Controller;
 use crate::feed::{Outlet, events_of, publish};
 use crate::readiness::Readiness;
+use crate::testing::{self, Asked};
 
 const CLASSES: &str = "/apis/secrets-store.csi.x-k8s.io/v1/namespaces/web/secretproviderclasses";
 const CSI_DRIVER: &str = "/apis/storage.k8s.io/v1/csidrivers/secrets-store.csi.k8s.io";
@@ -56,18 +56,11 @@ impl FakeApi {
 
     fn client(&self) -> Client {
         let api = self.clone();
-        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
-            let api = api.clone();
-            async move {
-                let (head, body) = request.into_parts();
-                let body = body.collect().await.unwrap().to_bytes();
-                let body = serde_json::from_slice(&body).unwrap_or_default();
-                let (code, body) = api.answer(head.method.as_str(), head.uri.path(), body);
-                let response = Response::builder().status(code);
-                Ok::<_, Infallible>(response.body(Body::from(body.to_string())).unwrap())
-            }
-        });
-        Client::new(service, "default")
+        testing::client("default", move |Asked { method, path, body, .. }| {
+            let (code, body) = api.answer(method.as_str(), &path, body);
+            let response = Response::builder().status(code).body(Body::from(body.to_string()));
+            ready(response.unwrap())
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is known of one pod that has to be kept right.
 
-use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use imdslet_core::assigned::assigned;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{Agenda, FIRST_REPEAT, PATIENCE, Wanted, World};
 use crate::controller::about::About;
 use crate::controller::pods::Seen;
+use crate::controller::waits::{doubled, spread};
 
 /// How long after a failed write the next try follows; then twice that time, and so on.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -151,18 +152,6 @@ impl Entry {
         self.failures = self.failures.saturating_add(1);
         self.not_before = now + spread(doubled(FIRST_RETRY, self.failures, LAST_RETRY));
     }
-}
-
-/// `first` the first time, then doubled each time, `last` at most.
-fn doubled(first: Duration, times: u32, last: Duration) -> Duration {
-    let factor = 1_u32.checked_shl(times.saturating_sub(1)).unwrap_or(u32::MAX);
-    first.saturating_mul(factor).min(last)
-}
-
-/// Up to a quarter more, so that what failed together is not tried again together.
-pub(super) fn spread(wait: Duration) -> Duration {
-    let random = RandomState::new().hash_one(());
-    wait + wait.mul_f64(f64::from(u8::try_from(random & 0xff).unwrap_or_default()) / 1024.0)
 }
 
 fn hash(text: &str) -> u64 {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::entry::spread;
+use crate::controller::waits::spread;
 
 /// The least time between two writes, when many are due: 160 to 200 pods a second. Each makes the
 /// kubelet write files, and a sidecar ask Entra ID.

@@ -1,0 +1,16 @@
+//! How long to wait before something is tried again.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+/// `first` the first time, then doubled each time, `last` at most.
+pub(super) fn doubled(first: Duration, times: u32, last: Duration) -> Duration {
+    let factor = 1_u32.checked_shl(times.saturating_sub(1)).unwrap_or(u32::MAX);
+    first.saturating_mul(factor).min(last)
+}
+
+/// Up to a quarter more, so that what failed together is not tried again together.
+pub(super) fn spread(wait: Duration) -> Duration {
+    let random = RandomState::new().hash_one(());
+    wait + wait.mul_f64(f64::from(u8::try_from(random & 0xff).unwrap_or_default()) / 1024.0)
+}
