@@ -83,7 +83,7 @@ pub struct MigrateArgs {
 const MIGRATE_HELP: &str = "\
 The objects of a cluster, as files:
   kubectl get azureidentity,azureidentitybinding,azurepodidentityexception,\\
-azureassignedidentity,deploy,sts,ds,job,cronjob,pod,ns -A -o yaml > dump.yaml
+azureassignedidentity,deploy,sts,ds,job,cronjob,pod,sa,ns -A -o yaml > dump.yaml
 and, where the Secrets Store driver is used, secretproviderclass in a dump of its own.
 
 Nothing is changed, in the cluster or in Azure. Exit code 1: the plan is whole, and something

@@ -82,6 +82,9 @@ fn run_migrate(args: MigrateArgs) -> anyhow::Result<u8> {
         complain(&format!("decide: {object}: {}: {message}", reason.as_str()));
     }
     complain(&plan.summary());
+    if let Some(next) = migrate::Plan::next(args.output) {
+        complain(next);
+    }
     Ok(if plan.decisions.is_empty() { 0 } else { NO })
 }
 

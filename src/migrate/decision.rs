@@ -25,10 +25,32 @@ impl Decision {
     }
 }
 
-/// Why something must be decided. The order is that of urgency.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Reason {
+/// Declares [`Reason`], so that none can be left out of what is said of all of them.
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// Why something must be decided. The order is that of urgency.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum Reason {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// Every reason that there is, the most urgent first.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// Stable name for scripts.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
     /// A labelled pod has no identity that it could use: it runs today and would be held.
     Unbound,
     /// The webhook would refuse the pod.
@@ -41,36 +63,50 @@ pub enum Reason {
     NoTenant,
     /// The identity's resource id is needed for the scripts.
     NoResourceId,
-    /// The webhooks of kube-system are taken out by AKS.
+    /// A service account that pods name is not there.
+    MissingAccount,
+    /// The webhooks of the namespace are taken out by AKS.
     SystemNamespace,
-    /// The volume asks NMI at the node.
-    SecretsStore,
+    /// The kubelet makes the pod, and no webhook sees it.
+    StaticPod,
     /// The pod is on the node's network.
     HostNetwork,
     /// The pod is on Windows.
     Windows,
-    /// The kubelet makes the pod, and no webhook sees it.
-    StaticPod,
-    /// The pod's namespace does not take part.
-    InjectionDisabled,
+    /// The volume asks NMI at the node.
+    SecretsStore,
+    /// A service principal's Secret is not beside the pod.
+    ForeignSecret,
+    /// A binding that matches gives nothing.
+    SkippedBinding,
     /// Something of the pod is in the sidecar's way.
     PodConflict,
+    /// The pod's programs know no address but Azure's own.
+    IgnoresVariables,
+    /// The pod leans on the identities of its node.
+    NodeIdentity,
     /// The pod uses azure-workload-identity too.
     WorkloadIdentity,
     /// A proxy stands between the pod and Azure.
     Proxy,
-    /// A binding that matches gives nothing.
-    SkippedBinding,
     /// NMI kept to namespaces, and imdslet would not.
     Scope,
     /// Pods of different identities share an account, and so all of them.
     SharedAccount,
     /// Which identity is the default was left to chance.
     SeveralIdentities,
+    /// Bindings with one selector give their pods each other's identities.
+    DuplicateSelector,
+    /// The pod's namespace is not taken over yet.
+    InjectionDisabled,
     /// The label is where nothing reads it.
     MisplacedLabel,
+    /// The label is written in other letter case than the one that is read.
+    WrongCase,
     /// A policy engine may refuse what is injected.
     PolicyEngine,
+    /// The cluster seems to pull from one registry, which must have imdslet's images.
+    Images,
     /// Only MIC can let go of these objects.
     OldFinalizers,
     /// No pod has the label that the binding selects.
@@ -79,40 +115,6 @@ pub enum Reason {
     UnusedIdentity,
     /// Something that the webhook would warn of.
     Warning,
-}
-
-impl Reason {
-    /// Stable name for scripts.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unbound => "Unbound",
-            Self::Refused => "Refused",
-            Self::BrokenObject => "BrokenObject",
-            Self::TooManyCredentials => "TooManyCredentials",
-            Self::NoTenant => "NoTenant",
-            Self::NoResourceId => "NoResourceId",
-            Self::SystemNamespace => "SystemNamespace",
-            Self::SecretsStore => "SecretsStore",
-            Self::HostNetwork => "HostNetwork",
-            Self::Windows => "Windows",
-            Self::StaticPod => "StaticPod",
-            Self::InjectionDisabled => "InjectionDisabled",
-            Self::PodConflict => "PodConflict",
-            Self::WorkloadIdentity => "WorkloadIdentity",
-            Self::Proxy => "Proxy",
-            Self::SkippedBinding => "SkippedBinding",
-            Self::Scope => "Scope",
-            Self::SharedAccount => "SharedAccount",
-            Self::SeveralIdentities => "SeveralIdentities",
-            Self::MisplacedLabel => "MisplacedLabel",
-            Self::PolicyEngine => "PolicyEngine",
-            Self::OldFinalizers => "OldFinalizers",
-            Self::UnusedBinding => "UnusedBinding",
-            Self::UnusedIdentity => "UnusedIdentity",
-            Self::Warning => "Warning",
-        }
-    }
 }
 
 impl Serialize for Reason {

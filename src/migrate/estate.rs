@@ -1,18 +1,24 @@
 //! What the files hold: the objects that count for the move, whatever their order.
 
+mod family;
+mod hints;
+mod surroundings;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use imdslet_core::FieldError;
 use imdslet_core::csi::ProviderClass;
 use imdslet_core::index::{Change, Index};
-use imdslet_core::names::GROUP;
+use imdslet_core::names::POD_LABEL;
 use imdslet_core::objects::{
     AzureIdentity, AzureIdentityBinding, Kind, NotAnObject, Object, ObjectName,
 };
 use serde_json::Value;
 
 use crate::documents::{Document, Place};
-use crate::workloads::{objects, pods};
+use crate::workloads::{PodSite, objects, pods};
+use family::Family;
+use surroundings::Surroundings;
 
 /// Everything that the plan is made of.
 #[derive(Debug, Default)]
@@ -26,12 +32,7 @@ pub(super) struct Estate {
     pub(super) workloads: BTreeSet<Workload>,
     /// SecretProviderClasses that ask NMI.
     pub(super) classes: BTreeSet<String>,
-    /// AzureAssignedIdentities that only MIC can let go of.
-    pub(super) held: BTreeSet<String>,
-    /// Objects of policy engines.
-    pub(super) policies: BTreeSet<String>,
-    /// Workloads of aad-pod-identity that are told to keep to namespaces.
-    pub(super) namespaced_by: BTreeSet<String>,
+    pub(super) surroundings: Surroundings,
     /// How many objects of each kind were planned with.
     pub(super) read: BTreeMap<String, usize>,
     /// How many objects of each kind were left aside.
@@ -51,6 +52,10 @@ pub(super) struct Workload {
     pub(super) pointer: String,
     /// The object is labelled, and its pods are not.
     pub(super) is_label_misplaced: bool,
+    /// What the pods have that would be the label if its letter case were right.
+    pub(super) misspelt_label: Option<String>,
+    /// By what one may think that the pods' programs know no address but Azure's own.
+    pub(super) hint: Option<String>,
     /// The pod as JSON.
     pub(super) text: String,
 }
@@ -77,6 +82,17 @@ pub enum Unplannable {
     #[error("{place}, {object}: says something else than an earlier {object}; keep one of them")]
     Repeated {
         /// Where the second one is.
+        place: Place,
+        /// `Kind/namespace/name`.
+        object: String,
+    },
+    /// A workload without pods.
+    #[error(
+        "{place}, {object}: has no containers where this kind has its pods, so it was cut off or \
+         is no object of a cluster; dump the objects again, whole"
+    )]
+    NoPod {
+        /// Where.
         place: Place,
         /// `Kind/namespace/name`.
         object: String,
@@ -118,9 +134,9 @@ impl Estate {
                     estate.decided_by(object, &mut known, place)?;
                     true
                 } else {
-                    let is_workload = estate.workload(value, default_namespace, &family);
-                    estate.notable(value, default_namespace) || is_workload
+                    estate.workload(value, default_namespace, &family, place)?
                 };
+                let is_read = estate.surroundings.take(value, default_namespace) || is_read;
                 let counts = if is_read { &mut estate.read } else { &mut estate.ignored };
                 *counts.entry(kind).or_default() += 1;
             }
@@ -137,7 +153,7 @@ impl Estate {
     /// Takes in an object that the webhook reads too.
     fn decided_by(
         &mut self,
-        object: Object,
+        mut object: Object,
         known: &mut BTreeMap<(Kind, ObjectName), Object>,
         place: &Place,
     ) -> Result<(), Unplannable> {
@@ -147,6 +163,10 @@ impl Estate {
             Some(earlier) if *earlier == object => return Ok(()),
             Some(_) => return Err(Unplannable::Repeated { place: place.clone(), object: id }),
             None => drop(known.insert((kind, name), object.clone())),
+        }
+        // One that is not taken over yet is to be: it is planned for like any other.
+        if let Object::Namespace(_, settings) = &mut object {
+            settings.is_disabled = false;
         }
         if let Some(fault) = object.fault() {
             self.faulty.insert(id, fault.clone());
@@ -168,112 +188,51 @@ impl Estate {
     }
 
     /// Takes in what has pods; whether it has.
-    fn workload(&mut self, value: &Value, default_namespace: &str, family: &Family) -> bool {
-        let sites = pods(value, default_namespace);
-        let Some(site) = sites.into_iter().next() else { return false };
-        let Some(pod) = value.pointer(&site.pointer) else { return true };
+    fn workload(
+        &mut self,
+        value: &Value,
+        default_namespace: &str,
+        family: &Family,
+        place: &Place,
+    ) -> Result<bool, Unplannable> {
+        let Some(site) = pods(value, default_namespace).into_iter().next() else {
+            return Ok(false);
+        };
+        let pod = value.pointer(&site.pointer);
+        let Some(pod) = pod.filter(|pod| pod.pointer("/spec/containers").is_some()) else {
+            return Err(Unplannable::NoPod { place: place.clone(), object: site.object });
+        };
         let root = family.root(&site.object);
         let is_spoken_for = root != site.object && family.has(&root);
-        if is_of_old(value) && is_told_to_keep_to_namespaces(pod) {
-            self.namespaced_by.insert(root.clone());
-        }
+        self.surroundings.workload(&root, value, pod);
         // An old ReplicaSet may be of a template that is no longer true; a pod runs.
-        if is_spoken_for && !site.pointer.is_empty() {
-            return true;
+        if !is_spoken_for || site.pointer.is_empty() {
+            self.workloads.insert(Workload::of(site, pod, root, is_spoken_for));
         }
+        Ok(true)
+    }
+}
+
+impl Workload {
+    fn of(site: PodSite, pod: &Value, object: String, is_spoken_for: bool) -> Self {
         let account = ["/spec/serviceAccountName", "/spec/serviceAccount"]
             .into_iter()
             .map(|pointer| text(pod, pointer))
             .find(|account| !account.is_empty());
-        self.workloads.insert(Workload {
-            object: root,
-            namespace: site.namespace,
+        let labels = pod.pointer("/metadata/labels").and_then(Value::as_object);
+        let misspelt = labels.into_iter().flatten().map(|(key, _)| key);
+        let misspelt = misspelt.filter(|key| *key != POD_LABEL);
+        Self {
+            object,
             account: account.unwrap_or("default").to_owned(),
             is_spoken_for,
+            misspelt_label: { misspelt }.find(|key| key.eq_ignore_ascii_case(POD_LABEL)).cloned(),
+            hint: hints::knows_only_the_address(pod),
+            namespace: site.namespace,
             pointer: site.pointer,
             is_label_misplaced: site.is_label_misplaced,
             text: pod.to_string(),
-        });
-        true
-    }
-
-    /// Takes in what is neither a workload nor read by the webhook; whether it is anything.
-    fn notable(&mut self, value: &Value, default_namespace: &str) -> bool {
-        let group = text(value, "/apiVersion").split('/').next().unwrap_or_default();
-        let kind = text(value, "/kind");
-        let id = format!("{kind}/{}", name_of(value, default_namespace));
-        match (group, kind) {
-            (GROUP, "AzureAssignedIdentity") => {
-                let finalizers = value.pointer("/metadata/finalizers").and_then(Value::as_array);
-                if finalizers.is_some_and(|finalizers| !finalizers.is_empty()) {
-                    self.held.insert(id);
-                }
-                true
-            }
-            ("kyverno.io" | "constraints.gatekeeper.sh" | "templates.gatekeeper.sh", _) => {
-                // Most of them are of no namespace.
-                let namespace = text(value, "/metadata/namespace");
-                let name = ObjectName::new(namespace, text(value, "/metadata/name"));
-                self.policies.insert(format!("{kind}/{name}"));
-                true
-            }
-            _ => false,
         }
-    }
-}
-
-/// Who made whom.
-struct Family {
-    objects: BTreeSet<String>,
-    makers: BTreeMap<String, String>,
-}
-
-impl Family {
-    fn of(documents: &[Document], default_namespace: &str) -> Self {
-        let mut family = Self { objects: BTreeSet::new(), makers: BTreeMap::new() };
-        let all = documents.iter().flat_map(|document| objects(&document.value));
-        let all: Vec<_> = all
-            .filter_map(|(_, value)| {
-                let site = pods(value, default_namespace).into_iter().next()?;
-                Some((value, site))
-            })
-            .collect();
-        family.objects.extend(all.iter().map(|(_, site)| site.object.clone()));
-        for (value, site) in all {
-            let owners = value.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-            let is_maker = |owner: &&Value| owner.get("controller") == Some(&Value::Bool(true));
-            let Some(owner) = owners.and_then(|owners| owners.iter().find(is_maker)) else {
-                continue;
-            };
-            let (kind, name) = (text(owner, "/kind"), text(owner, "/name"));
-            let maker = format!("{kind}/{}/{name}", site.namespace);
-            // ReplicaSets are seldom dumped; their names tell the Deployment.
-            let hash = text(value, "/metadata/labels/pod-template-hash");
-            let deployment = name.strip_suffix(hash).and_then(|name| name.strip_suffix('-'));
-            let deployment = deployment
-                .filter(|_| kind == "ReplicaSet" && !hash.is_empty())
-                .map(|name| format!("Deployment/{}/{name}", site.namespace))
-                .filter(|deployment| family.objects.contains(deployment));
-            family.makers.insert(site.object, deployment.unwrap_or(maker));
-        }
-        family
-    }
-
-    fn has(&self, object: &str) -> bool {
-        self.objects.contains(object)
-    }
-
-    /// The first maker of an object that nobody made, as far as is known.
-    fn root(&self, object: &str) -> String {
-        let mut root = object;
-        // Nobody is their own ancestor, but a file may say so.
-        for _ in 0..8 {
-            match self.makers.get(root) {
-                Some(maker) => root = maker,
-                None => break,
-            }
-        }
-        root.to_owned()
     }
 }
 
@@ -285,36 +244,4 @@ pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 fn name_of(value: &Value, default_namespace: &str) -> ObjectName {
     let namespace = value.pointer("/metadata/namespace").and_then(Value::as_str);
     ObjectName::new(namespace.unwrap_or(default_namespace), text(value, "/metadata/name"))
-}
-
-/// As Go's `strconv.ParseBool` has it, by which NMI read its settings.
-fn is_true(text: &str) -> bool {
-    matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
-}
-
-/// Whether a workload is one of aad-pod-identity's own, by any manifest or chart of theirs.
-fn is_of_old(value: &Value) -> bool {
-    let name = text(value, "/metadata/name");
-    ["nmi", "mic"].iter().any(|own| {
-        name == *own || name.ends_with(&format!("-{own}")) || name.starts_with(&format!("{own}-"))
-    })
-}
-
-/// Source: aad-pod-identity v1.8.17, `cmd/nmi/main.go:33-57` and `cmd/mic/main.go:53-97`.
-fn is_told_to_keep_to_namespaces(pod: &Value) -> bool {
-    let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
-    containers.into_iter().flatten().any(|container| {
-        let list = |key| container.get(key).and_then(Value::as_array).into_iter().flatten();
-        let by_argument =
-            list("args").chain(list("command")).filter_map(Value::as_str).any(|arg| {
-                matches!(
-                    arg.trim_start_matches('-'),
-                    "forceNamespaced" | "forceNamespaced=true" | "operation-mode=managed"
-                )
-            });
-        let by_variable = list("env").any(|variable| {
-            text(variable, "/name") == "FORCENAMESPACED" && is_true(text(variable, "/value"))
-        });
-        by_argument || by_variable
-    })
 }

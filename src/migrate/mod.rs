@@ -4,9 +4,12 @@
 //! The plan is a function of the objects and the settings. Which identity a pod gets is decided by
 //! the functions that decide it in the webhook.
 
+mod accounts;
 mod decision;
 mod estate;
+mod limit;
 mod pods;
+mod steps;
 mod whole;
 mod write;
 
@@ -18,16 +21,16 @@ use imdslet_core::objects::{AzureIdentity, Credential, ObjectName};
 use imdslet_core::settings::Settings;
 use serde::Serialize;
 
+pub use accounts::{Patch, Proposal};
 pub use decision::{Decision, Reason};
 pub use estate::Unplannable;
+pub use limit::{IdentityBinding, LIMIT, OverLimit};
+pub use steps::{Phase, Step};
 pub use write::Format;
 
 use crate::documents::Document;
 use crate::emulator::FederatedCredential;
-use estate::{Estate, Workload};
-
-/// Azure's limit of federated credentials for one identity.
-pub const LIMIT: usize = 20;
+use estate::Estate;
 
 /// The issuer of a cluster's service account tokens, exact to the slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +69,12 @@ pub struct Plan {
     pub decisions: Vec<Decision>,
     /// Who uses which identity.
     pub identities: Vec<Used>,
-    /// What moves a workload to an account of its own, for the decisions `SharedAccount`.
+    /// Accounts for the workloads of one identity each, for the decisions `SharedAccount`.
     pub proposals: Vec<Proposal>,
+    /// Identities that need more credentials than there may be, and the ways out.
+    pub over_limit: Vec<OverLimit>,
+    /// What to do, in order: the move, and the ways back.
+    pub steps: Vec<Step>,
     /// Images that a cluster without access to public registries must mirror.
     pub images: BTreeSet<String>,
     /// How many objects of each kind were planned with.
@@ -94,15 +101,13 @@ pub struct Used {
     pub accounts: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// A patch that would give a workload a service account of its own.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Proposal {
-    /// `Kind/namespace/name` of the workload.
-    pub object: String,
-    /// The service account to create for it, with the rights of the present one.
-    pub account: String,
-    /// A JSON merge patch.
-    pub patch: String,
+/// The workloads of a namespace whose pods would get a sidecar, by `Kind/namespace/name`.
+#[derive(Debug, Default)]
+struct Labelled {
+    /// They get an identity.
+    served: BTreeSet<String>,
+    /// They would wait for one.
+    waiting: BTreeSet<String>,
 }
 
 /// What the pods turned out to need.
@@ -111,9 +116,11 @@ struct Needs {
     /// For each AzureIdentity, by account, the workloads.
     used: BTreeMap<ObjectName, BTreeMap<ObjectName, BTreeSet<String>>>,
     /// For each account, by the identities that its pods get, the workloads.
-    accounts: BTreeMap<ObjectName, BTreeMap<Vec<String>, BTreeSet<Workload>>>,
+    accounts: BTreeMap<ObjectName, accounts::Groups>,
     /// Selectors of labelled pods.
     selectors: BTreeSet<String>,
+    /// Namespaces that have labelled pods, and what would get a sidecar there.
+    labelled: BTreeMap<String, Labelled>,
     decisions: BTreeSet<Decision>,
 }
 
@@ -131,7 +138,11 @@ pub fn plan(
     let estate = Estate::read(documents, default_namespace)?;
     let mut needs = pods::needs(&estate, settings);
     let federated_credentials = credentials(&estate, &needs, settings, issuer);
-    let proposals = whole::decide(&estate, &federated_credentials, settings, &mut needs);
+    let over_limit = OverLimit::among(&federated_credentials);
+    let mut decisions = std::mem::take(&mut needs.decisions);
+    whole::decide(&estate, &over_limit, settings, &needs, &mut decisions);
+    let proposals = accounts::decide(&estate, &needs, &mut decisions);
+    let steps = steps::steps(&estate, &needs, &proposals);
     let identities = needs.used.iter().filter_map(|(name, accounts)| {
         let identity = estate.identities.get(name)?;
         let accounts = accounts.iter().map(|(name, who)| (name.to_string(), who.clone()));
@@ -143,13 +154,24 @@ pub fn plan(
             accounts: accounts.collect(),
         })
     });
-    let kinds = ["AzureIdentity", "AzurePodIdentityException", "Namespace", "SecretProviderClass"];
+    let kinds = [
+        "AzureIdentity",
+        "AzurePodIdentityException",
+        "Namespace",
+        "SecretProviderClass",
+        "ServiceAccount",
+    ];
     Ok(Plan {
         identities: identities.collect(),
         federated_credentials,
-        decisions: needs.decisions.into_iter().collect(),
+        decisions: decisions.into_iter().collect(),
         proposals,
-        images: BTreeSet::from([settings.sidecar_image.clone()]),
+        over_limit,
+        steps,
+        images: BTreeSet::from([
+            settings.sidecar_image.clone(),
+            whole::webhook_image(&settings.sidecar_image),
+        ]),
         absent: kinds.into_iter().filter(|kind| !estate.read.contains_key(*kind)).collect(),
         read: estate.read,
         ignored: estate.ignored,

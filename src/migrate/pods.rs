@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 
 use imdslet_core::admission::{Admission, Outcome, Refusal, Untouched, admit};
-use imdslet_core::names::POD_LABEL;
+use imdslet_core::names::{ADDRESS_CONTAINER, POD_LABEL};
 use imdslet_core::objects::ObjectName;
 use imdslet_core::pod::PodView;
 use imdslet_core::settings::Settings;
 use imdslet_core::warning::Warning;
 use serde_json::Value;
 
+use super::Needs;
 use super::decision::{Decision, Reason};
 use super::estate::{Estate, Workload, text};
-use super::{Needs, whole};
 
 /// Stands for the tenant while none is known: which credentials are needed does not depend on it.
 const ANY_TENANT: &str = "00000000-0000-0000-0000-000000000000";
@@ -23,16 +23,7 @@ pub(super) fn needs(estate: &Estate, settings: &Settings) -> Needs {
     settings.tenant_id.get_or_insert_with(|| ANY_TENANT.to_owned());
     let mut needs = Needs::default();
     for workload in &estate.workloads {
-        if workload.is_label_misplaced {
-            needs.decide(
-                workload,
-                Reason::MisplacedLabel,
-                format!(
-                    "its own label {POD_LABEL} does not reach its pods, which get no identity \
-                     today; move it to the labels of the pod template, or remove it"
-                ),
-            );
-        }
+        needs.label(workload);
         let decision = PodView::opted_in(&workload.text).map_err(Refusal::from).and_then(|view| {
             let Some(view) = view else { return Ok(None) };
             needs.selectors.extend(view.selector().map(str::to_owned));
@@ -40,9 +31,12 @@ pub(super) fn needs(estate: &Estate, settings: &Settings) -> Needs {
             Ok(Some((admission, view.selector().unwrap_or_default().to_owned())))
         });
         match decision {
-            Ok(None) => {}
+            Ok(None) => needs.unlabelled(workload),
             Ok(Some((admission, selector))) => {
-                needs.admitted(estate, workload, &selector, admission);
+                if !estate.surroundings.is_kept_from_webhooks(&workload.namespace) {
+                    needs.labelled.entry(workload.namespace.clone()).or_default();
+                }
+                needs.admitted((estate, &settings), workload, &selector, admission);
             }
             Err(Refusal::Unbound(why)) => needs.decide(workload, Reason::Unbound, why),
             Err(refusal) => needs.decide(workload, Reason::Refused, refusal.to_string()),
@@ -59,20 +53,56 @@ impl Needs {
         }
     }
 
+    /// What is wrong with the label itself.
+    fn label(&mut self, workload: &Workload) {
+        if workload.is_label_misplaced {
+            let message = format!(
+                "its own label {POD_LABEL} does not reach its pods, which get no identity today; \
+                 move it to the labels of the pod template, or remove it"
+            );
+            self.decide(workload, Reason::MisplacedLabel, message);
+        }
+        if let Some(label) = &workload.misspelt_label {
+            let message = format!(
+                "its pods have the label {label}, which nothing reads: it is {POD_LABEL}, in small \
+                 letters; mend it, or remove it"
+            );
+            self.decide(workload, Reason::WrongCase, message);
+        }
+    }
+
+    /// A pod without the label, for which NMI had no identity.
+    fn unlabelled(&mut self, workload: &Workload) {
+        if let Some(hint) = &workload.hint {
+            let message = format!(
+                "{hint}, and it has no label: NMI answers its requests for tokens with 404, and once \
+                 NMI is gone the node's own metadata service answers them with the node's \
+                 identities; give it a label and a binding if it needs a token, or keep it from \
+                 169.254.169.254 by a NetworkPolicy"
+            );
+            self.decide(workload, Reason::NodeIdentity, message);
+        }
+    }
+
     fn admitted(
         &mut self,
-        estate: &Estate,
+        (estate, settings): (&Estate, &Settings),
         workload: &Workload,
         selector: &str,
         admission: Admission,
     ) {
         for warning in admission.warnings {
+            // It is said of the class, once.
+            if matches!(warning, Warning::ClassNotReady { .. }) {
+                continue;
+            }
             let reason = reason_of(&warning);
-            let near = match warning {
+            let more = match warning {
                 Warning::Unbound(..) => near_miss(estate, selector),
+                Warning::HostNetwork => MIC_LEAVES.to_owned(),
                 _ => String::new(),
             };
-            self.decide(workload, reason, format!("{warning}{near}"));
+            self.decide(workload, reason, format!("{warning}{more}"));
         }
         match admission.outcome {
             Outcome::Untouched(Untouched::MirrorPod) => self.decide(
@@ -82,36 +112,59 @@ impl Needs {
                  DaemonSet"
                     .to_owned(),
             ),
-            Outcome::Untouched(Untouched::InjectionDisabled) => self.decide(
-                workload,
-                Reason::InjectionDisabled,
-                "its namespace has the label imdslet.dev/injection: disabled, so it gets nothing \
-                 from imdslet and is not planned for; remove that label, and plan again, before \
-                 NMI goes"
-                    .to_owned(),
-            ),
+            Outcome::Untouched(Untouched::Excepted(exception)) => {
+                let message = format!(
+                    "AzurePodIdentityException {exception} has NMI answer it with the node's own \
+                     identities, and the node answers it itself once NMI is gone; see that the node \
+                     keeps them, or remove the exception"
+                );
+                self.decide(workload, Reason::NodeIdentity, message);
+            }
             // Told by warnings, or wanted so.
             Outcome::Untouched(_) => {}
-            Outcome::Injected { identities, .. } => self.served(workload, identities),
+            Outcome::Injected { identities, patch } => {
+                let has_address = workload.hint.is_none()
+                    || serde_json::to_string(&patch).is_ok_and(|p| p.contains(ADDRESS_CONTAINER));
+                if let Some(hint) = workload.hint.as_ref().filter(|_| !has_address) {
+                    let message = format!(
+                        "{hint}, where imdslet does not answer by default; have it use Azure's \
+                         client library, or set the annotation imdslet.dev/endpoint: link-local on \
+                         its pods, which restricted Pod Security does not admit"
+                    );
+                    self.decide(workload, Reason::IgnoresVariables, message);
+                }
+                self.served((estate, settings), workload, identities);
+            }
         }
     }
 
-    fn served(&mut self, workload: &Workload, identities: Vec<String>) {
+    fn served(
+        &mut self,
+        (estate, settings): (&Estate, &Settings),
+        workload: &Workload,
+        identities: Vec<String>,
+    ) {
         let account = ObjectName::new(&*workload.namespace, &*workload.account);
         for identity in &identities {
             let Some((namespace, name)) = identity.split_once('/') else { continue };
             let used = self.used.entry(ObjectName::new(namespace, name)).or_default();
             used.entry(account.clone()).or_default().insert(workload.object.clone());
         }
-        if whole::is_kept_from_webhooks(&workload.namespace) {
-            let message = "AKS takes kube-system out of webhooks, so its pods get no sidecar; move \
+        if estate.surroundings.is_kept_from_webhooks(&workload.namespace) {
+            let message = "AKS takes its namespace out of webhooks, so its pods get no sidecar; move \
                            the workload to a namespace of its own, or use AKS workload identity";
             self.decide(workload, Reason::SystemNamespace, message.to_owned());
+        } else if !workload.is_spoken_for {
+            let labelled = self.labelled.entry(workload.namespace.clone()).or_default();
+            let list =
+                if identities.is_empty() { &mut labelled.waiting } else { &mut labelled.served };
+            list.insert(workload.object.clone());
         }
-        if let Some(container) = proxied(&workload.text) {
+        let proxied = || proxied(&workload.text).filter(|_| settings.https_proxy.is_none());
+        if let Some(container) = proxied() {
             let message = format!(
                 "container `{container}` reaches Azure through a proxy; its NO_PROXY is extended, \
-                 and the sidecar needs the proxy too: set the proxy variables of the chart"
+                 and the sidecar needs the proxy too: --https-proxy"
             );
             self.decide(workload, Reason::Proxy, message);
         }
@@ -122,12 +175,21 @@ impl Needs {
     }
 }
 
+/// What follows from how MIC has served pods of the node's network, and MIC's going.
+const MIC_LEAVES: &str = "; MIC may have assigned their identities to the node for it, and takes them \
+                          away when it lets go: assign them to the node pool yourself first (az vmss \
+                          identity assign), or take it off the node's network";
+
 fn reason_of(warning: &Warning) -> Reason {
     match warning {
         Warning::Unbound(..) => Reason::Unbound,
         Warning::HostNetwork => Reason::HostNetwork,
         Warning::Windows => Reason::Windows,
+        Warning::Skipped(skipped) if skipped.reason.reason() == "ForeignSecret" => {
+            Reason::ForeignSecret
+        }
         Warning::Skipped(_) => Reason::SkippedBinding,
+        Warning::NoProviderIdentity { .. } => Reason::SecretsStore,
         Warning::WorkloadIdentity(_) => Reason::WorkloadIdentity,
         Warning::HiddenProxy { .. } => Reason::Proxy,
         Warning::PortTaken { .. }

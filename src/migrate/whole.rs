@@ -3,60 +3,32 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use imdslet_core::contract::Source;
-use imdslet_core::objects::ObjectName;
+use imdslet_core::objects::{Credential, ObjectName};
 use imdslet_core::settings::{Scope, Settings};
-use serde_json::json;
 
 use super::decision::{Decision, Reason};
-use super::estate::{Estate, Workload};
-use super::{LIMIT, Needs, Proposal, source};
-use crate::emulator::FederatedCredential;
+use super::estate::Estate;
+use super::limit::OverLimit;
+use super::{Needs, source};
 
-/// Whether AKS's admissions enforcer keeps webhooks away from this namespace.
-pub(super) fn is_kept_from_webhooks(namespace: &str) -> bool {
-    namespace == "kube-system"
-}
-
-/// Adds the decisions about more than one pod; proposes accounts where one is shared.
+/// Adds the decisions about more than one pod.
 pub(super) fn decide(
     estate: &Estate,
-    credentials: &[FederatedCredential],
+    over_limit: &[OverLimit],
     settings: &Settings,
-    needs: &mut Needs,
-) -> Vec<Proposal> {
-    let mut decisions = std::mem::take(&mut needs.decisions);
+    needs: &Needs,
+    decisions: &mut BTreeSet<Decision>,
+) {
     for (object, fault) in &estate.faulty {
         decisions.insert(Decision::new(Reason::BrokenObject, object, fault.to_string()));
     }
-    limits(credentials, &mut decisions);
-    identities(estate, settings, needs, &mut decisions);
-    bindings(estate, settings, needs, &mut decisions);
-    surroundings(estate, settings, &mut decisions);
-    let proposals = accounts(estate, needs, &mut decisions);
-    needs.decisions = decisions;
-    proposals
-}
-
-/// Counts by client id, which is what Azure knows an identity by.
-fn limits(credentials: &[FederatedCredential], decisions: &mut BTreeSet<Decision>) {
-    let mut counts: BTreeMap<String, (usize, Option<&str>)> = BTreeMap::new();
-    for credential in credentials {
-        let first = credential.identity.as_deref();
-        counts.entry(credential.client_id.to_ascii_lowercase()).or_insert((0, first)).0 += 1;
-    }
-    for (client_id, (count, identity)) in counts {
-        if count <= LIMIT {
-            continue;
-        }
-        let message = format!(
-            "client id {client_id} needs {count} federated credentials, and Azure allows {LIMIT} \
-             for one identity: let more workloads share a service account, split the identity, or \
-             use AKS identity bindings (imdslet.dev/source: binding), which need a ClusterRole \
-             instead of credentials; other clusters on the same identity count too"
-        );
-        let object = format!("AzureIdentity/{}", identity.unwrap_or_default());
-        decisions.insert(Decision::new(Reason::TooManyCredentials, object, message));
-    }
+    decisions.extend(over_limit.iter().map(OverLimit::decision));
+    identities(estate, settings, needs, decisions);
+    bindings(estate, needs, decisions);
+    selectors(estate, settings, decisions);
+    namespaces(estate, needs, decisions);
+    old_parts(estate, settings, decisions);
+    surroundings(estate, settings, decisions);
 }
 
 fn identities(
@@ -77,15 +49,23 @@ fn identities(
                            remove it, or bind it";
             decisions.insert(Decision::new(Reason::UnusedIdentity, &object, message));
         }
-        if !needs.used.contains_key(name) {
-            continue;
-        }
-        if identity.tenant_id.is_none() && settings.tenant_id.is_none() {
+        let is_used = needs.used.contains_key(name);
+        if is_used && identity.tenant_id.is_none() && settings.tenant_id.is_none() {
             let message = "names no tenant; install with AZURE_TENANT_ID (--tenant-id), and give \
                            it to this plan, or set the annotation imdslet.dev/tenant-id";
             decisions.insert(Decision::new(Reason::NoTenant, &object, message));
         }
-        if identity.resource_id.is_none() && source(identity) == Source::Federated {
+        if let Credential::Secret(secret) | Credential::Certificate(secret) = &identity.credential
+            && secret.namespace != name.namespace
+        {
+            let message = format!(
+                "its Secret {secret} is not in its own namespace, where NMI read Secrets of any; \
+                 copy it there and mend spec.clientPassword, since the kubelet mounts only Secrets \
+                 of the pod's namespace"
+            );
+            decisions.insert(Decision::new(Reason::ForeignSecret, &object, message));
+        }
+        if is_used && identity.resource_id.is_none() && source(identity) == Source::Federated {
             let message = "has no spec.resourceID, so its credentials are in no script; set it, or \
                            create what `-o json` lists by hand";
             decisions.insert(Decision::new(Reason::NoResourceId, &object, message));
@@ -93,12 +73,7 @@ fn identities(
     }
 }
 
-fn bindings(
-    estate: &Estate,
-    settings: &Settings,
-    needs: &Needs,
-    decisions: &mut BTreeSet<Decision>,
-) {
+fn bindings(estate: &Estate, needs: &Needs, decisions: &mut BTreeSet<Decision>) {
     for (name, binding) in &estate.bindings {
         if !needs.selectors.contains(&binding.selector) {
             let message = format!(
@@ -117,17 +92,54 @@ fn bindings(
              from imdslet; name one in the application (client id), or remove bindings",
             identities.join(", ")
         );
-        for object in objects(workloads) {
+        let objects: BTreeSet<_> = workloads.iter().map(|one| one.object.as_str()).collect();
+        for object in objects {
             decisions.insert(Decision::new(Reason::SeveralIdentities, object, &*message));
         }
     }
-    if settings.scope == Scope::Cluster {
-        for object in &estate.namespaced_by {
-            let message = "keeps every pod to the bindings of its own namespace; install imdslet \
-                           with --scope=namespaced, and give that to this plan, or every binding \
-                           reaches the pods of all namespaces";
-            decisions.insert(Decision::new(Reason::Scope, object, message));
+}
+
+/// Bindings of one selector give their pods all of their identities.
+fn selectors(estate: &Estate, settings: &Settings, decisions: &mut BTreeSet<Decision>) {
+    let mut first: BTreeMap<(&str, &str), &ObjectName> = BTreeMap::new();
+    for (name, binding) in &estate.bindings {
+        let reach = if settings.scope == Scope::Cluster { "" } else { &*name.namespace };
+        let earlier = *first.entry((reach, &binding.selector)).or_insert(name);
+        if earlier == name {
+            continue;
         }
+        let message = format!(
+            "has spec.selector {} like AzureIdentityBinding {earlier}: pods with that label get the \
+             identities of both, and the default is that of the binding in their own namespace, \
+             then of the first by name; use another selector if that is not meant",
+            binding.selector
+        );
+        let object = format!("AzureIdentityBinding/{name}");
+        decisions.insert(Decision::new(Reason::DuplicateSelector, object, message));
+    }
+}
+
+fn namespaces(estate: &Estate, needs: &Needs, decisions: &mut BTreeSet<Decision>) {
+    for namespace in &estate.surroundings.not_taken_over {
+        if needs.labelled.contains_key(namespace) {
+            let message = "has the label imdslet.dev/injection: disabled, so its pods get nothing \
+                           from imdslet yet; it is planned for all the same: take it over (-o \
+                           steps) before NMI goes";
+            let object = format!("Namespace/{namespace}");
+            decisions.insert(Decision::new(Reason::InjectionDisabled, object, message));
+        }
+    }
+}
+
+fn old_parts(estate: &Estate, settings: &Settings, decisions: &mut BTreeSet<Decision>) {
+    if settings.scope == Scope::Namespaced {
+        return;
+    }
+    for (object, _) in estate.surroundings.old_parts.iter().filter(|(_, keeps)| **keeps) {
+        let message = "keeps every pod to the bindings of its own namespace; install imdslet with \
+                       --scope=namespaced, and give that to this plan, or every binding reaches \
+                       the pods of all namespaces";
+        decisions.insert(Decision::new(Reason::Scope, object, message));
     }
 }
 
@@ -144,86 +156,52 @@ fn surroundings(estate: &Estate, settings: &Settings, decisions: &mut BTreeSet<D
         let and = if others > 0 { format!(" (and {others} more)") } else { String::new() };
         objects.first().map(|object| (object.clone(), and))
     };
-    if let Some((object, and)) = first(&estate.policies) {
+    if let Some((object, and)) = first(&estate.surroundings.policies) {
         let message = format!(
             "a policy engine is at work{and}; let it admit the sidecar's image {} and its uid",
             settings.sidecar_image
         );
         decisions.insert(Decision::new(Reason::PolicyEngine, object, message));
     }
-    if let Some((object, and)) = first(&estate.held) {
+    if let Some((object, and)) = first(&estate.surroundings.held) {
         let message = format!(
-            "has finalizers{and} that only MIC removes; delete AzureIdentityBindings while MIC \
-             still runs, or remove the finalizers by hand afterwards"
+            "has finalizers{and} that only MIC removes, and that keep its namespace from being \
+             deleted; take them off once MIC is gone (-o steps has the command)"
         );
         decisions.insert(Decision::new(Reason::OldFinalizers, object, message));
     }
-}
-
-/// Where pods of one account have different identities, each of them may have all.
-fn accounts(estate: &Estate, needs: &Needs, decisions: &mut BTreeSet<Decision>) -> Vec<Proposal> {
-    let is_federated = |identity: &String| {
-        let name = identity.split_once('/');
-        let name = name.map(|(namespace, name)| ObjectName::new(namespace, name));
-        let identity = name.and_then(|name| estate.identities.get(&name));
-        identity.is_some_and(|identity| source(identity) == Source::Federated)
-    };
-    let mut proposals = BTreeSet::new();
-    for (account, groups) in &needs.accounts {
-        // Those with a Secret of their own do not prove themselves by the account.
-        let told_apart = groups.keys().filter(|identities| identities.iter().any(is_federated));
-        if told_apart.count() < 2 {
-            continue;
-        }
-        let listed: Vec<_> = groups
-            .iter()
-            .map(|(identities, workloads)| {
-                let workloads: Vec<_> = objects(workloads).into_iter().take(3).collect();
-                format!("{} ({})", identities.join("+"), workloads.join(", "))
-            })
-            .collect();
-        let message = format!(
-            "pods with different identities share it, and Entra ID tells pods apart by it alone, so \
-             each may have all: {}; give each its own account (proposals in -o json), or accept it",
-            listed.join("; ")
-        );
-        let object = format!("ServiceAccount/{account}");
-        decisions.insert(Decision::new(Reason::SharedAccount, object, message));
-        for (identities, workloads) in groups {
-            let name = own_account(account, identities);
-            proposals.extend(workloads.iter().filter_map(|workload| proposal(workload, &name)));
-        }
+    for object in &estate.surroundings.node_classes {
+        let message = "has useVMManagedIdentity, by which the driver asks with an identity of the \
+                       node; MIC may have put it there, and takes it away when it lets go: assign \
+                       it to the node pool yourself (az vmss identity assign), or set clientID \
+                       instead";
+        decisions.insert(Decision::new(Reason::NodeIdentity, object, message));
     }
-    proposals.into_iter().collect()
-}
-
-/// The name of an account for pods of these identities alone.
-fn own_account(account: &ObjectName, identities: &[String]) -> String {
-    let own = format!("{}/", account.namespace);
-    let mut name = account.name.clone();
-    for identity in identities {
-        name.push('-');
-        // Of other namespaces with the namespace, since names repeat.
-        name.push_str(&identity.strip_prefix(&own).unwrap_or(identity).replace('/', "-"));
+    if let Some(decision) = images(&estate.surroundings.registries, &settings.sidecar_image) {
+        decisions.insert(decision);
     }
-    name
 }
 
-/// `None` where a pod cannot be changed, or what made it is not in the files.
-fn proposal(workload: &Workload, account: &str) -> Option<Proposal> {
-    if workload.pointer.is_empty() || workload.is_spoken_for {
+/// Registries that anybody can pull from.
+const PUBLIC: [&str; 6] =
+    ["docker.io", "gcr.io", "ghcr.io", "mcr.microsoft.com", "quay.io", "registry.k8s.io"];
+
+/// A cluster whose workloads all have images of one registry may reach no other one.
+fn images(registries: &BTreeSet<String>, sidecar: &str) -> Option<Decision> {
+    let mut all = registries.iter();
+    let registry = all.next().filter(|only| !PUBLIC.contains(&only.as_str()))?;
+    if all.next().is_some() || sidecar.starts_with(&format!("{registry}/")) {
         return None;
     }
-    let keys: Vec<_> = workload.pointer.split('/').skip(1).collect();
-    let pod = json!({"spec": {"serviceAccountName": account}});
-    let patch = keys.iter().rev().fold(pod, |inner, key| json!({ *key: inner }));
-    Some(Proposal {
-        object: workload.object.clone(),
-        account: format!("{}/{account}", workload.namespace),
-        patch: patch.to_string(),
-    })
+    let message = format!(
+        "every image in these files is from there, and imdslet's would not be: copy {sidecar} and \
+         {} to it, and name them in manifests/install.yaml and with --sidecar-image",
+        webhook_image(sidecar)
+    );
+    Some(Decision::new(Reason::Images, format!("Registry/{registry}"), message))
 }
 
-fn objects(workloads: &BTreeSet<Workload>) -> BTreeSet<&str> {
-    workloads.iter().map(|workload| workload.object.as_str()).collect()
+/// The webhook's image goes by the sidecar's name.
+pub(super) fn webhook_image(sidecar: &str) -> String {
+    sidecar.replacen("imdslet-sidecar", "imdslet-webhook", 1)
 }

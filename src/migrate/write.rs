@@ -3,6 +3,7 @@
 mod az;
 mod bicep;
 mod html;
+mod steps;
 mod terraform;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ pub enum Format {
     Json,
     /// A page to read, in one file.
     Html,
+    /// What to do, step by step, with the commands: the move, and the ways back.
+    Steps,
 }
 
 impl Plan {
@@ -36,7 +39,17 @@ impl Plan {
             Format::Terraform => terraform::write(self),
             Format::Json => format!("{:#}\n", serde_json::json!(self)),
             Format::Html => html::write(self),
+            Format::Steps => steps::write(self),
         }
+    }
+
+    /// Where to go on from a plan in this format, for the terminal.
+    #[must_use]
+    pub fn next(format: Format) -> Option<&'static str> {
+        (format != Format::Steps).then_some(
+            "next: the same command with -o steps prints the move, the way back and what to remove, \
+             with every command",
+        )
     }
 
     /// What was read, what is needed and what was left aside, for the terminal.
@@ -103,4 +116,14 @@ impl<'a> Place<'a> {
             _ => None,
         }
     }
+}
+
+/// A word that no shell takes for anything else, and that is one line.
+pub(super) fn quoted(word: &str) -> String {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:@%+=,".contains(&b);
+    // A word that begins with a hyphen would be an option.
+    if !word.is_empty() && !word.starts_with('-') && word.bytes().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }

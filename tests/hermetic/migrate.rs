@@ -8,12 +8,24 @@ use std::process::Command;
 
 use imdslet::documents;
 use imdslet::emulator::Config;
-use imdslet::migrate::{Format, Issuer, Plan, plan};
+use imdslet::migrate::{Format, Issuer, Plan, Reason, plan};
 use imdslet_core::settings::{Given, Settings};
 use imdslet_tests::programs::{Ended, command};
 use serde_json::{Value, json};
 
 const ISSUER: &str = "https://issuer.example/cluster/";
+const FORMATS: [&str; 6] = ["az", "bicep", "terraform", "json", "html", "steps"];
+
+const NEXT: &str = "next: the same command with -o steps prints the move, the way back and what to \
+                    remove, with every command\n";
+
+/// The small estate, in a cluster of which nothing must be decided.
+const SMALL: [&str; 4] = [
+    "-f",
+    "small.yaml",
+    "--tenant-id=contoso.example",
+    "--sidecar-image=registry.example/imdslet-sidecar:0.1.0",
+];
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/migrate")
@@ -45,15 +57,17 @@ fn golden(name: &str, text: &str) {
 
 #[test]
 fn a_small_estate_is_planned_in_every_format() {
-    for format in ["az", "bicep", "terraform", "json", "html"] {
-        let ended = migrate(&["-f", "small.yaml", "--tenant-id=contoso.example", "-o", format]);
+    for format in FORMATS {
+        let ended = migrate(&SMALL.into_iter().chain(["-o", format]).collect::<Vec<_>>());
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        let next = if format == "steps" { "" } else { NEXT };
+        let summary = ended.stderr.strip_suffix(next);
         assert_eq!(
-            ended.stderr,
+            summary.unwrap(),
             "read: 1 AzureIdentity, 1 AzureIdentityBinding, 1 CronJob, 1 Deployment, 1 Namespace, \
              1 Pod\n\
              not in the files, so not planned with: AzurePodIdentityException, \
-             SecretProviderClass\n\
+             SecretProviderClass, ServiceAccount\n\
              plan: 2 federated credentials for 1 identities, 0 things to decide\n"
         );
         golden(&format!("small-{format}"), &ended.stdout);
@@ -62,11 +76,11 @@ fn a_small_estate_is_planned_in_every_format() {
 
 #[test]
 fn a_nasty_estate_is_planned_whole_and_says_what_must_be_decided() {
-    for format in ["az", "bicep", "terraform", "json", "html"] {
+    for format in FORMATS {
         let ended = migrate(&["-f", "nasty.json", "-o", format]);
         assert_eq!(ended.code, Some(1), "{}", ended.stderr);
         golden(&format!("nasty-{format}"), &ended.stdout);
-        golden("nasty-decisions", &ended.stderr);
+        golden("nasty-decisions", ended.stderr.trim_end_matches(NEXT));
     }
 }
 
@@ -123,8 +137,8 @@ fn the_emulator_reads_the_credentials_as_they_are_printed() {
     }
 }
 
-/// Runs the script with an `az` that writes down its arguments and does as `answers` say, call by
-/// call, and with a `sleep` that does not sleep.
+/// Runs the script with an `az` that writes down its arguments and does as `answers` say, by its
+/// subcommand and the number of credentials asked for, and with a `sleep` that does not sleep.
 fn scripted(script: &str, answers: &str) -> (Ended, String) {
     let folder = tempfile::tempdir().unwrap();
     let tool = |name: &str, text: &str| {
@@ -139,8 +153,8 @@ fn scripted(script: &str, answers: &str) -> (Ended, String) {
         &format!(
             "for word in \"$@\"; do printf '<%s>' \"$word\" >>'{home}/calls'; done\n\
              echo >>'{home}/calls'\n\
-             n=$(grep -c '^<identity>' '{home}/calls')\n\
-             case $n in {answers} *) exit 0 ;; esac"
+             n=$(grep -c '<create>' '{home}/calls')\n\
+             case $3$n in {answers} *) exit 0 ;; esac"
         ),
     );
     fs::write(folder.path().join("plan.sh"), script).unwrap();
@@ -154,7 +168,7 @@ fn scripted(script: &str, answers: &str) -> (Ended, String) {
 fn the_script_calls_az_once_for_each_credential_and_again_after_a_conflict() {
     let script = migrate(&["-f", "small.yaml"]).stdout;
     let conflict =
-        "1) echo 'ERROR: (ConcurrentFederatedIdentityCredentialsWrites) wait' >&2; exit 1 ;;";
+        "create1) echo 'ERROR: (ConcurrentFederatedIdentityCredentialsWrites) wait' >&2; exit 1 ;;";
     let (ended, calls) = scripted(&script, conflict);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(
@@ -185,12 +199,33 @@ fn the_script_calls_az_once_for_each_credential_and_again_after_a_conflict() {
 #[test]
 fn the_script_stops_at_what_no_repetition_mends_and_after_six_conflicts() {
     let script = migrate(&["-f", "small.yaml"]).stdout;
-    let (ended, calls) = scripted(&script, "1) echo 'ERROR: no rights' >&2; exit 1 ;;");
-    assert_eq!((ended.code, calls.lines().count()), (Some(1), 1));
+    let (ended, calls) = scripted(&script, "create1) echo 'ERROR: no rights' >&2; exit 1 ;;");
+    assert_eq!(ended.code, Some(1));
+    assert_eq!(calls.lines().filter(|call| call.contains("<create>")).count(), 1);
     assert_eq!(ended.stderr, "ERROR: no rights\nFAILED: db: system:serviceaccount:web:default\n");
-    let (ended, calls) = scripted(&script, "*) echo 'ERROR: (409) Conflict' >&2; exit 1 ;;");
+    let (ended, calls) = scripted(&script, "create*) echo 'ERROR: (409) Conflict' >&2; exit 1 ;;");
     assert_eq!(ended.code, Some(1));
     assert_eq!(calls.lines().filter(|call| call.starts_with("<identity>")).count(), 6);
+}
+
+#[test]
+fn a_credential_that_is_there_under_another_name_is_enough() {
+    let script = migrate(&SMALL).stdout;
+    let there = |subject: &str| {
+        format!(
+            "create1) echo 'ERROR: (BadRequest) issuer and subject must be unique' >&2; exit 1 ;;\n\
+             list1) printf '{ISSUER}\t{subject}\tapi://AzureADTokenExchange\tmade-by-hand\n' ;;"
+        )
+    };
+    let (ended, _) = scripted(&script, &there("system:serviceaccount:web:default"));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(
+        ended.stdout,
+        "db: system:serviceaccount:web:default is there already, as made-by-hand\n\
+         db: system:serviceaccount:web:shop\n"
+    );
+    let (ended, _) = scripted(&script, &there("system:serviceaccount:web:other"));
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
 }
 
 #[test]
@@ -237,7 +272,8 @@ fn two_thousand_workloads_are_planned_each() {
         }));
     }
     let dump = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
-    let plan = planned(&[&dump], &[("tenant-id", "contoso.example")]).unwrap();
+    let given = [("tenant-id", "contoso.example"), ("sidecar-image", "registry.example/sidecar")];
+    let plan = planned(&[&dump], &given).unwrap();
     assert_eq!(plan.decisions, []);
     assert_eq!(plan.federated_credentials.len(), 2000);
     assert_eq!(plan.identities.len(), 100);
@@ -280,13 +316,30 @@ fn a_part_of_a_dump_is_never_planned_with() {
              azureidentity,azureidentitybinding and all workloads with `kubectl get … -A -o yaml`",
         ),
         (
-            vec!["apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n"],
+            vec!["apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: []}\n"],
             "there is no AzureIdentityBinding in these files; dump \
              azureidentity,azureidentitybinding and all workloads with `kubectl get … -A -o yaml`",
         ),
     ] {
         assert_eq!(planned(&texts, &[]).err().as_deref(), Some(expected));
     }
+}
+
+#[test]
+fn every_reason_is_explained() {
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md"));
+    let text = text.unwrap();
+    let section = text.split("## Moving from aad-pod-identity").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let explained: Vec<_> = rows
+        .map(|row| row.split(" | ").next().unwrap())
+        .flat_map(|reasons| reasons.split(", "))
+        .map(|reason| reason.trim_matches('`'))
+        .collect();
+    let reasons: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    assert_eq!(explained, reasons, "in the order of urgency");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::super::Plan;
+use super::quoted;
 
 /// What comes before the commands. Azure answers 409 while another change of the same identity is
 /// under way, by this script or by anyone; creating what is there already changes nothing.
@@ -19,7 +20,8 @@ credential() {
     --subject "$6" --audiences "$7" --output none 2>&1); do
     case $said in
       *"(409)"* | *Conflict* | *ConcurrentFederatedIdentityCredentials*) ;;
-      *) tries=6 ;;
+      # Azure takes one credential for an issuer and a subject, under whatever name.
+      *) if there "$@"; then return; fi; tries=6 ;;
     esac
     if [ "$tries" -ge 6 ]; then
       printf '%s\n' "$said" "FAILED: $3: $6" >&2
@@ -29,6 +31,18 @@ credential() {
     tries=$((tries + 1))
   done
   printf '%s\n' "$3: $6"
+}
+
+# there SUBSCRIPTION RESOURCE_GROUP IDENTITY NAME ISSUER SUBJECT AUDIENCE
+there() {
+  tab=$(printf '\t')
+  az identity federated-credential list --subscription "$1" --resource-group "$2" \
+    --identity-name "$3" --query '[].[issuer, subject, audiences[0], name]' --output tsv |
+    while IFS=$tab read -r issuer subject audience name; do
+      if [ "$issuer $subject $audience" = "$5 $6 $7" ] && [ "$name" != "$4" ]; then
+        printf '%s\n' "$3: $6 is there already, as $name"
+      fi
+    done | grep .
 }
 
 "#;
@@ -56,9 +70,4 @@ pub(super) fn write(plan: &Plan) -> String {
         script.push('\n');
     }
     script
-}
-
-/// A word that no shell takes for anything else.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
 }

@@ -1,8 +1,10 @@
 //! A page to read, in one file: no script, and nothing is loaded.
 
+mod drawing;
+
 use std::fmt::Write;
 
-use super::super::{Plan, Used};
+use super::super::{Phase, Plan, Used};
 
 const HEAD: &str = "<!doctype html>
 <html lang=\"en\">
@@ -14,9 +16,11 @@ const HEAD: &str = "<!doctype html>
   code { font-size: .9em; overflow-wrap: anywhere }
   table { border-collapse: collapse; width: 100% }
   th, td { border-bottom: 1px solid #8886; padding: .4rem .6rem; text-align: left; vertical-align: top }
-  .way { display: grid; grid-template-columns: 1fr 3rem 1fr; align-items: center; margin: 1rem 0 }
-  .way > div { border: 1px solid #888a; border-radius: .4rem; padding: .5rem .8rem }
-  .way > span { text-align: center }
+  svg { max-width: 100%; margin-top: 1.5rem }
+  svg text { font: 13px system-ui, sans-serif; fill: currentColor }
+  svg text.name { font-weight: 600 }
+  svg rect, svg path { fill: none; stroke: #888; stroke-width: 1.2 }
+  pre { overflow-x: auto; border-left: 3px solid #888a; padding: .3rem .8rem }
   ul { margin: 0; padding-left: 1.2rem }
 </style>
 <h1>What must exist in Azure, and what must be decided</h1>
@@ -61,29 +65,41 @@ pub(super) fn write(plan: &Plan) -> String {
         }
         page.push('\n');
     }
-    page.push_str("</table>\n</html>\n");
+    page.push_str("</table>\n");
+    steps(&mut page, plan);
+    page.push_str("</html>\n");
     page
 }
 
-/// From the workloads over their accounts to the identity.
+/// From the workloads over their accounts to the identity: drawn, and as a list that has all.
 fn way(used: &Used) -> String {
-    let mut accounts = String::new();
+    let mut list = String::new();
     for (account, workloads) in &used.accounts {
-        write!(accounts, "<li>service account <code>{}</code><ul>", escaped(account)).ok();
+        write!(list, "<li>service account <code>{}</code><ul>", escaped(account)).ok();
         for workload in workloads {
-            write!(accounts, "<li><code>{}</code>", escaped(workload)).ok();
+            write!(list, "<li><code>{}</code>", escaped(workload)).ok();
         }
-        accounts.push_str("</ul>");
+        list.push_str("</ul>");
     }
     let resource = used.resource_id.as_deref().unwrap_or("no spec.resourceID");
     format!(
-        "<div class=\"way\"><div><ul>{accounts}</ul></div><span>{}<br>→</span>\
-         <div><b>{}</b><br>client id <code>{}</code><br><code>{}</code></div></div>\n",
-        escaped(used.source),
+        "{}<details><summary>{}: <code>{}</code></summary><ul>{list}</ul></details>\n",
+        drawing::draw(used),
         escaped(&used.identity),
-        escaped(&used.client_id),
         escaped(resource)
     )
+}
+
+fn steps(page: &mut String, plan: &Plan) {
+    for phase in Phase::ALL {
+        writeln!(page, "<h2>{}</h2>\n<ol>", phase.heading()).ok();
+        for step in plan.steps.iter().filter(|step| step.phase == phase) {
+            let (title, why) = (escaped(&step.title), escaped(&step.why));
+            let commands = escaped(&step.commands.join("\n"));
+            writeln!(page, "<li><b>{title}.</b> {why}<pre>{commands}</pre>").ok();
+        }
+        page.push_str("</ol>\n");
+    }
 }
 
 fn escaped(text: &str) -> String {

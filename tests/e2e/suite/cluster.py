@@ -66,15 +66,19 @@ class Cluster:
             "IMDSLET_EXTRA_CA": "/etc/imdslet/extra-ca/ca.crt",
         }
 
-    def install(self):
-        """install.yaml, with the settings of this cluster; everything is ready afterwards."""
+    def manifest(self):
+        """The objects of install.yaml, with the settings of this cluster."""
         things = self.read(ROOT / "manifests/install.yaml")
         for thing in things:
             if thing["kind"] == "ConfigMap":
                 thing["data"] |= self.settings()
         extra_ca = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"ca.crt": self.entra.ca},
                     "metadata": {"name": "imdslet-extra-ca", "namespace": SYSTEM}}
-        done = self.apply([*things, extra_ca], check=False)
+        return [*things, extra_ca]
+
+    def install(self):
+        """install.yaml, with the settings of this cluster; everything is ready afterwards."""
+        done = self.apply(self.manifest(), check=False)
         assert done.returncode == 0, f"install.yaml is not accepted: {done.stderr}"
         assert not done.stderr, f"install.yaml is accepted with warnings: {done.stderr}"
         for name in DEPLOYMENTS:

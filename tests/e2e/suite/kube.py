@@ -16,6 +16,7 @@ KINDS = {
     "Event": ("api/v1", "events", True),
     "ServiceAccount": ("api/v1", "serviceaccounts", True),
     "Deployment": ("apis/apps/v1", "deployments", True),
+    "DaemonSet": ("apis/apps/v1", "daemonsets", True),
     "ReplicaSet": ("apis/apps/v1", "replicasets", True),
     "Job": ("apis/batch/v1", "jobs", True),
     "Lease": ("apis/coordination.k8s.io/v1", "leases", True),

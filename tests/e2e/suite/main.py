@@ -23,6 +23,7 @@ import policies  # noqa: F401
 import faults  # noqa: F401
 import outages  # noqa: F401
 import scale  # noqa: F401
+import switch  # noqa: F401
 import bench
 
 

@@ -1,0 +1,64 @@
+//! Which object made which: what a person would edit is the first maker of a pod.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::text;
+use crate::documents::Document;
+use crate::workloads::{objects, pods};
+
+/// Who made whom.
+pub(super) struct Family {
+    objects: BTreeSet<String>,
+    makers: BTreeMap<String, String>,
+}
+
+impl Family {
+    pub(super) fn of(documents: &[Document], default_namespace: &str) -> Self {
+        let mut family = Self { objects: BTreeSet::new(), makers: BTreeMap::new() };
+        let all = documents.iter().flat_map(|document| objects(&document.value));
+        let all: Vec<_> = all
+            .filter_map(|(_, value)| {
+                let site = pods(value, default_namespace).into_iter().next()?;
+                Some((value, site))
+            })
+            .collect();
+        family.objects.extend(all.iter().map(|(_, site)| site.object.clone()));
+        for (value, site) in all {
+            let owners = value.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+            let is_maker = |owner: &&Value| owner.get("controller") == Some(&Value::Bool(true));
+            let Some(owner) = owners.and_then(|owners| owners.iter().find(is_maker)) else {
+                continue;
+            };
+            let (kind, name) = (text(owner, "/kind"), text(owner, "/name"));
+            let maker = format!("{kind}/{}/{name}", site.namespace);
+            // ReplicaSets are seldom dumped; their names tell the Deployment.
+            let hash = text(value, "/metadata/labels/pod-template-hash");
+            let deployment = name.strip_suffix(hash).and_then(|name| name.strip_suffix('-'));
+            let deployment = deployment
+                .filter(|_| kind == "ReplicaSet" && !hash.is_empty())
+                .map(|name| format!("Deployment/{}/{name}", site.namespace))
+                .filter(|deployment| family.objects.contains(deployment));
+            family.makers.insert(site.object, deployment.unwrap_or(maker));
+        }
+        family
+    }
+
+    pub(super) fn has(&self, object: &str) -> bool {
+        self.objects.contains(object)
+    }
+
+    /// The first maker of an object that nobody made, as far as is known.
+    pub(super) fn root(&self, object: &str) -> String {
+        let mut root = object;
+        // Nobody is their own ancestor, but a file may say so.
+        for _ in 0..8 {
+            match self.makers.get(root) {
+                Some(maker) => root = maker,
+                None => break,
+            }
+        }
+        root.to_owned()
+    }
+}
