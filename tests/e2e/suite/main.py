@@ -13,6 +13,8 @@ from cluster import Cluster
 
 # Each module brings its tests, which run in this order.
 import tokens_in_pods  # noqa: F401
+import articles  # noqa: F401
+import articles_storage  # noqa: F401
 import link_local_mode  # noqa: F401
 import identity_bindings  # noqa: F401
 import service_principals  # noqa: F401
