@@ -204,15 +204,17 @@ impl Index {
         selector: &str,
     ) -> impl Iterator<Item = (&ObjectName, &AzureIdentityBinding)> {
         let own = move |name: &&ObjectName| name.namespace == namespace;
-        let first = self.selected(selector).filter(own);
-        let then = self.selected(selector).filter(move |name| !own(name));
+        let first = self.selected(selector, namespace).take_while(own);
+        let then = self.selected(selector, "").filter(move |name| !own(name));
         first.chain(then).filter_map(|name| Some((name, &**self.bindings.get(name)?)))
     }
 
-    /// The names of the bindings with this selector: one run in the order of the set.
-    fn selected(&self, selector: &str) -> impl Iterator<Item = &ObjectName> {
+    /// The names of the bindings with this selector, from `namespace` on: one run in the order of
+    /// the set, which is begun where it is wanted, since thousands of namespaces may share a
+    /// selector.
+    fn selected(&self, selector: &str, namespace: &str) -> impl Iterator<Item = &ObjectName> {
         self.by_selector
-            .range((selector.to_owned(), ObjectName::new("", ""))..)
+            .range((selector.to_owned(), ObjectName::new(namespace, ""))..)
             .take_while(move |(other, _)| other == selector)
             .map(|(_, name)| name)
     }
@@ -326,6 +328,14 @@ mod tests {
         let index: Index = names.iter().map(|name| binding(name, "db")).collect();
         assert_eq!(found(&index, "web", "db"), ["web/a", "web/z", "app/x", "ops/a", "ops/b"]);
         assert!(found(&index, "web", "DB").is_empty());
+    }
+
+    #[test]
+    fn namespaces_that_begin_with_another_are_others() {
+        let bindings = ["web-a/x", "web/b", "we/z", "web0/y", "web/a"];
+        let index: Index = bindings.iter().map(|name| binding(name, "db")).collect();
+        assert_eq!(found(&index, "web", "db"), ["web/a", "web/b", "we/z", "web-a/x", "web0/y"]);
+        assert_eq!(found(&index, "w", "db"), ["we/z", "web/a", "web/b", "web-a/x", "web0/y"]);
     }
 
     #[test]
