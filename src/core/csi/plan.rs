@@ -130,7 +130,9 @@ impl PodUse {
                 _ => None,
             }
         });
-        pairs.next().filter(|_| self.is_pending)
+        // Admission would leave a new one there as it is, too.
+        let is_disabled = index.namespace(namespace).is_some_and(|settings| settings.is_disabled);
+        pairs.next().filter(|_| self.is_pending && !is_disabled)
     }
 }
 

@@ -299,4 +299,7 @@ fn a_pod_that_came_too_early_is_known_by_what_it_names() {
     ] {
         assert_eq!(right.outdated(&done.0, namespace), None, "{right:?}");
     }
+    let disabled = done.with(&json!({"apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "web", "labels": {"imdslet.dev/injection": "disabled"}}}));
+    assert_eq!(early.outdated(&disabled.0, "web"), None, "a new one would be left alone too");
 }
