@@ -48,6 +48,12 @@ struct Entry {
     interval: Duration,
 }
 
+impl Entry {
+    fn is_told(&self) -> bool {
+        self.interval > FIRST_REPEAT
+    }
+}
+
 impl Reminders {
     /// Something has changed that may make things right or wrong.
     pub(super) fn changed(&mut self, now: Instant) {
@@ -85,9 +91,14 @@ impl Reminders {
 
     /// What is to be said now.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Note> {
-        let mut notes = Vec::new();
+        let mut keys = Vec::new();
         while self.timers.first().is_some_and(|(at, _)| *at <= now) {
-            let Some((_, key)) = self.timers.pop_first() else { break };
+            keys.extend(self.timers.pop_first().map(|(_, key)| key));
+        }
+        // What was never said comes first; what is said again can wait.
+        keys.sort_by_key(|key| self.wrong.get(key).is_some_and(Entry::is_told));
+        let mut notes = Vec::new();
+        for key in keys {
             let Some(entry) = self.wrong.get_mut(&key) else { continue };
             let next = if notes.len() >= AT_ONCE {
                 Some(now + PAUSE)
@@ -195,6 +206,18 @@ mod tests {
             *counts.entry(at).or_insert(0) += 1;
         }
         assert_eq!(counts, BTreeMap::from([(5, 32), (6, 32), (7, 32), (8, 4)]));
+    }
+
+    #[test]
+    fn what_is_news_does_not_wait_for_what_is_said_again() {
+        let mut bench = Bench::new();
+        let name = |number: usize| format!("b{number:04}");
+        let old = || (0..3000).flat_map(|number| wrong([(&*name(number), "X", "old")]));
+        bench.look(old().collect());
+        bench.said(3000);
+        bench.look(old().chain(wrong([("news", "X", "new")])).collect());
+        let found = bench.said(10).into_iter().find(|(_, text)| text == "new");
+        assert_eq!(found, Some((5, "new".to_owned())));
     }
 
     #[test]
