@@ -6,15 +6,15 @@
 FROM rust:1.95.0-slim-bookworm AS build
 RUN apt-get update \
   && apt-get install -y --no-install-recommends make musl-tools \
-  && rm -rf /var/lib/apt/lists/* \
-  && rustup target add "$(uname -m)-unknown-linux-musl"
+  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-RUN target="$(uname -m)-unknown-linux-musl" \
-  && cargo build --locked --profile dist --target "$target" -p imdslet-webhook \
-  && cargo build --locked --profile dist-sidecar --target "$target" -p imdslet-sidecar \
+RUN . manifests/static.sh \
+  && export RUSTFLAGS="$static_flags" \
+  && cargo build --locked --profile dist --target "$static_target" -p imdslet-webhook \
+  && cargo build --locked --profile dist-sidecar --target "$static_target" -p imdslet-sidecar \
   && mkdir /out \
-  && cp "target/$target/dist/imdslet-webhook" "target/$target/dist-sidecar/imdslet-sidecar" /out/
+  && cp "target/$static_target/dist/imdslet-webhook" "target/$static_target/dist-sidecar/imdslet-sidecar" /out/
 
 FROM scratch AS sidecar
 COPY --from=build /out/imdslet-sidecar /imdslet-sidecar

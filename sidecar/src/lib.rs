@@ -47,3 +47,4 @@ pub use address::{Added, AddressError, add_address};
 pub use config::{Config, ConfigError};
 pub use probe::{Verdict, probe};
 pub use serve::{ServeError, serve};
+pub use volume::Turns;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use imdslet_core::serve::ServeArgs;
-use imdslet_sidecar::{Config, ServeError, Verdict, probe, serve};
+use imdslet_sidecar::{Config, ServeError, Turns, Verdict, probe, serve};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -63,10 +63,13 @@ fn run_serve(args: &[String]) -> u8 {
     };
     // One thread: a pod's tokens need no second one. Name resolution blocks, so it has its own,
     // which end soon after.
+    let turns = Turns::default();
+    let counted = turns.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(8)
         .thread_keep_alive(Duration::from_secs(5))
+        .on_thread_unpark(move || counted.begin())
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -75,7 +78,7 @@ fn run_serve(args: &[String]) -> u8 {
             return UNKNOWN;
         }
     };
-    let served = runtime.block_on(serve(args, config));
+    let served = runtime.block_on(serve(args, config, turns));
     // A name resolution that hangs must not hold up the end of the pod.
     runtime.shutdown_background();
     match served {

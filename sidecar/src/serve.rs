@@ -21,7 +21,7 @@ use crate::server::{Endpoint, metrics_router, router};
 use crate::source::Now;
 use crate::sources::Sources;
 use crate::transport::{Https, Node};
-use crate::volume::Volume;
+use crate::volume::{Turns, Volume};
 
 /// Why the sidecar could not serve.
 #[derive(Debug, thiserror::Error)]
@@ -58,12 +58,12 @@ pub enum ServeError {
     Signals(io::Error),
 }
 
-/// Serves until it is told to end.
+/// Serves until it is told to end, in a runtime of one thread whose `turns` are counted.
 ///
 /// # Errors
 ///
 /// [`ServeError`], before anything is served.
-pub async fn serve(args: ServeArgs, config: Config) -> Result<(), ServeError> {
+pub async fn serve(args: ServeArgs, config: Config, turns: Turns) -> Result<(), ServeError> {
     let mut signals = Signals::new(args.mode).map_err(ServeError::Signals)?;
     let https = Https::new(&config.extra_ca, config.proxies).map_err(ServeError::ExtraCa)?;
     let args = Arc::new(args);
@@ -72,7 +72,7 @@ pub async fn serve(args: ServeArgs, config: Config) -> Result<(), ServeError> {
     let sources =
         Sources::new(Arc::clone(&args), Arc::new(https), Arc::new(node), Arc::clone(&now));
     let cache = Cache::new(Box::new(sources), Arc::clone(&now));
-    let volume = Volume::new(args.dir.clone());
+    let volume = Volume::new(args.dir.clone(), Some(turns));
     let endpoint = Endpoint::new(volume, cache.clone(), config.header, now);
     // Now, so that the log says at the start what is wrong with the files.
     endpoint.view();

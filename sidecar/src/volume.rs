@@ -1,14 +1,15 @@
 //! The projected files, as the kubelet lays them out.
 //!
 //! `DIR/identities.json` leads through `DIR/..data`, which the kubelet turns from one folder to
-//! the next by a rename. Every request compares where it leads with what was read: one `readlink`
-//! is cheaper than the request, and no event can be missed.
+//! the next by a rename. Requests compare where it leads with what was read, those that arrived
+//! together by one look: a `readlink` is cheaper than a request, and no event can be missed.
 
 use std::borrow::Cow;
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -20,13 +21,34 @@ use serde::Deserialize;
 /// Longer than the names that the kubelet gives its folders, which have some 30 bytes.
 const LONGEST_NAME: usize = 256;
 
+/// How many requests one look is good for. A runtime that always has something to do asks the
+/// network in the middle of a turn, and what arrived then is later than the turn's look.
+const MOST_OF_A_TURN: u32 = 32;
+
+/// The turns of a runtime of one thread, counted. A turn begins when the network was waited for, and
+/// ends when everything that had arrived by then is done: what is looked at within a turn is as
+/// new as any request of it.
+#[derive(Clone, Debug, Default)]
+pub struct Turns(Arc<AtomicU64>);
+
 /// The pod's identities as they stand in the volume.
 pub(crate) struct Volume {
     dir: PathBuf,
     /// `DIR/..data`, as the system call takes it. None where there can be no such path.
     data: Option<CString>,
+    /// None where nobody counts them: each request is then a turn.
+    turns: Option<Turns>,
     // Not tokio's: it is never held across an await.
-    read: Mutex<Option<(Generation<'static>, Arc<View>)>>,
+    read: Mutex<Option<Read>>,
+}
+
+/// What stood there when it was looked at last.
+struct Read {
+    generation: Generation<'static>,
+    view: Arc<View>,
+    /// The turn of that look, and how many requests it is still good for.
+    turn: Option<u64>,
+    left: u32,
 }
 
 /// What was read.
@@ -73,27 +95,50 @@ impl Generation<'_> {
     }
 }
 
+impl Turns {
+    /// Another turn begins.
+    pub fn begin(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn current(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 impl Volume {
-    pub(crate) fn new(dir: PathBuf) -> Self {
+    pub(crate) fn new(dir: PathBuf, turns: Option<Turns>) -> Self {
         let data = CString::new(dir.join("..data").into_os_string().into_vec()).ok();
-        Self { dir, data, read: Mutex::new(None) }
+        Self { dir, data, turns, read: Mutex::new(None) }
     }
 
     /// What stands in the files now, and whether it was read anew.
     pub(crate) fn view(&self) -> (Arc<View>, bool) {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.turns.as_ref().map(Turns::current);
+        if let Some(read) = &mut *read
+            && turn.is_some()
+            && read.turn == turn
+            && read.left > 0
+        {
+            read.left -= 1;
+            return (Arc::clone(&read.view), false);
+        }
         // First where it leads, then what is there: if it turns in between, the next request
         // finds another generation and reads again.
         let mut name = [0; LONGEST_NAME];
         let generation = self.generation(&mut name);
-        if let Some((known, view)) = &*read
-            && *known == generation
+        let left = MOST_OF_A_TURN - 1;
+        if let Some(known) = &mut *read
+            && known.generation == generation
         {
-            return (Arc::clone(view), false);
+            (known.turn, known.left) = (turn, left);
+            return (Arc::clone(&known.view), false);
         }
-        let last = read.take().map(|(_, view)| view);
+        let last = read.take().map(|read| read.view);
         let view = Arc::new(self.load(last.as_deref()));
-        *read = Some((generation.into_owned(), Arc::clone(&view)));
+        let generation = generation.into_owned();
+        *read = Some(Read { generation, view: Arc::clone(&view), turn, left });
         (view, true)
     }
 
@@ -185,7 +230,7 @@ mod tests {
     fn the_next_look_sees_what_the_kubelet_turned_to() {
         let dir = tempfile::tempdir().unwrap();
         project(dir.path(), "..1", &[(IDENTITIES_FILE, &text(&pod([identity("web/db", '1')])))]);
-        let volume = Volume::new(dir.path().to_owned());
+        let volume = Volume::new(dir.path().to_owned(), None);
         let (view, fresh) = volume.view();
         assert_eq!((names(&view), fresh), (Some(vec!["web/db"]), true));
         assert!(!volume.view().1);
@@ -198,11 +243,37 @@ mod tests {
     }
 
     #[test]
+    fn one_look_is_good_for_what_arrived_together_and_for_no_more_than_so_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let turns = Turns::default();
+        let volume = Volume::new(dir.path().to_owned(), Some(turns.clone()));
+        let mut last = 0;
+        let mut turn_folder = |count: usize| {
+            let one = || identity("web/db", '1');
+            let all = std::iter::repeat_with(one).take(count).collect();
+            let pod = PodIdentities { version: FORMAT, hold: false, identities: all };
+            last += 1;
+            project(dir.path(), &format!("..{last}"), &[(IDENTITIES_FILE, &text(&pod))]);
+        };
+        let count = || names(&volume.view().0).unwrap().len();
+        turn_folder(1);
+        assert_eq!(count(), 1);
+        turn_folder(2);
+        assert_eq!(count(), 1, "what came together with it");
+        turns.begin();
+        assert_eq!(count(), 2, "what came later");
+        turn_folder(3);
+        let same = (1..).take_while(|_| count() == 2).count();
+        assert_eq!(same, 31, "a turn without an end");
+        assert_eq!(count(), 3);
+    }
+
+    #[test]
     fn a_file_that_nobody_projected_is_followed_by_its_time_and_length() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(IDENTITIES_FILE);
         fs::write(&file, text(&pod([identity("web/db", '1')]))).unwrap();
-        let volume = Volume::new(dir.path().to_owned());
+        let volume = Volume::new(dir.path().to_owned(), None);
         assert_eq!(names(&volume.view().0), Some(vec!["web/db"]));
         fs::write(&file, text(&pod([]))).unwrap();
         assert_eq!(names(&volume.view().0), Some(vec![]));
@@ -212,7 +283,7 @@ mod tests {
     #[test]
     fn what_cannot_be_used_keeps_the_last_that_could() {
         let dir = tempfile::tempdir().unwrap();
-        let volume = Volume::new(dir.path().to_owned());
+        let volume = Volume::new(dir.path().to_owned(), None);
         let (view, _) = volume.view();
         assert_eq!(view.pod, None);
         assert!(view.problem.as_deref().unwrap().contains("No such file"));

@@ -62,7 +62,7 @@ impl Pod {
         let dir = tempfile::tempdir().unwrap();
         let fetches = Arc::new(AtomicUsize::new(0));
         let cache = Cache::new(Box::new(Source(Arc::clone(&fetches))), Arc::new(now));
-        let volume = Volume::new(dir.path().to_owned());
+        let volume = Volume::new(dir.path().to_owned(), None);
         let header = Some(Secret::new(HEADER));
         let endpoint = Endpoint::new(volume, cache, header, Arc::new(now));
         let mut new = Self { dir, endpoint, fetches, turns: 0 };
@@ -295,7 +295,7 @@ async fn a_broken_file_keeps_what_was_known_and_at_the_start_there_is_nothing() 
 
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::new(Box::new(Source(Arc::default())), Arc::new(now));
-    let volume = Volume::new(dir.path().to_owned());
+    let volume = Volume::new(dir.path().to_owned(), None);
     pod_dir.endpoint = Endpoint::new(volume, cache, None, Arc::new(now));
     let (status, head, body) = pod_dir.imds("resource=r").await;
     assert_eq!((status, &head["retry-after"]), (503, &"5".parse().unwrap()));
