@@ -24,6 +24,7 @@ import csi  # noqa: F401
 import policies  # noqa: F401
 import faults  # noqa: F401
 import outages  # noqa: F401
+import monitoring  # noqa: F401
 import scale  # noqa: F401
 import switch  # noqa: F401
 import bench
