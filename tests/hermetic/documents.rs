@@ -147,3 +147,21 @@ fn every_number_of_the_webhook_and_the_controller_is_explained() {
         assert!(is_there, "docs/operations.md does not have imdslet_{name}");
     }
 }
+
+#[test]
+fn every_alert_has_a_section_that_says_what_to_do() {
+    let rules = fs::read_to_string(root().join("manifests/monitoring/rules.yaml")).unwrap();
+    let pages: Vec<_> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("runbook: ")).collect();
+    assert_eq!(pages.len(), rules.matches("- alert: ").count());
+    for page in pages {
+        let (file, section) = page.split_once('#').unwrap();
+        let text = fs::read_to_string(root().join(file)).unwrap();
+        let has_section = text.lines().any(|line| {
+            // As the anchors of rendered Markdown are made.
+            let heading = line.trim_start_matches('#').trim().to_lowercase();
+            line.starts_with('#') && heading.replace(' ', "-") == section
+        });
+        assert!(has_section, "{file} has no section #{section}");
+    }
+}

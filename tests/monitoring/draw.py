@@ -1,7 +1,7 @@
 """Draws what the dashboard's queries gave, without Grafana: draw.py FIGURES.json PICTURE.png
 
 tests/e2e/run --only each_query_of_the_dashboard leaves the figures in target/e2e/monitoring.json.
-Needs matplotlib: uv run --with matplotlib==3.10.8 tests/monitoring/draw.py …
+Needs matplotlib 3.10 (PyPI).
 """
 
 import json
@@ -25,11 +25,14 @@ def main(figures, picture):
         for line in panel["lines"]:
             legend = re.sub(r"{{(\w+)}}", lambda found: line["labels"].get(found[1], ""), line["legend"])
             end = line["values"][-1][0]
+            if len(line["values"]) < 2:
+                continue
             times, values = zip(*((at - end, float(value)) for at, value in line["values"]))
             axis.plot(times, values, label=legend, linewidth=1)
+        axis.margins(y=0.2)
         axis.set_ylim(bottom=0)
         axis.tick_params(labelsize=6)
-        if panel["lines"]:
+        if axis.lines:
             axis.legend(fontsize=5, loc="upper left")
     plt.savefig(picture, dpi=90)
 
