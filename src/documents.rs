@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// One document of a file.
@@ -65,6 +66,70 @@ pub enum ReadError {
     NoObject(Place),
 }
 
+/// Something with documents in it.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// Standard input.
+    Stdin,
+    /// A file.
+    File(PathBuf),
+}
+
+impl Source {
+    /// As it was named.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Stdin => "(stdin)".to_owned(),
+            Self::File(file) => file.display().to_string(),
+        }
+    }
+
+    /// Its text, whole.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::File`] or [`ReadError::Encoding`].
+    pub(crate) fn text(&self) -> Result<String, ReadError> {
+        let text = match self {
+            Self::Stdin => {
+                let mut text = String::new();
+                io::stdin().read_to_string(&mut text).map(|_| text)
+            }
+            Self::File(file) => fs::read_to_string(file),
+        };
+        text.map_err(|cause| ReadError::of(self.name(), cause))
+    }
+}
+
+impl ReadError {
+    fn of(file: String, cause: io::Error) -> Self {
+        match cause.kind() {
+            io::ErrorKind::InvalidData => Self::Encoding(file),
+            _ => Self::File { file, cause },
+        }
+    }
+}
+
+/// What a name of the command line stands for: a file, standard input, the manifests of a folder.
+///
+/// # Errors
+///
+/// [`ReadError::File`] or [`ReadError::EmptyFolder`], for a folder.
+pub(crate) fn sources(file: &Path) -> Result<Vec<Source>, ReadError> {
+    if file == Path::new("-") {
+        return Ok(vec![Source::Stdin]);
+    }
+    if !file.is_dir() {
+        return Ok(vec![Source::File(file.to_owned())]);
+    }
+    let name = file.display().to_string();
+    let inside = manifests_of(file).map_err(|cause| ReadError::of(name.clone(), cause))?;
+    if inside.is_empty() {
+        return Err(ReadError::EmptyFolder(name));
+    }
+    Ok(inside.into_iter().map(Source::File).collect())
+}
+
 /// Reads all documents of `files`, in their order; empty documents are left out and not counted.
 ///
 /// # Errors
@@ -73,34 +138,12 @@ pub enum ReadError {
 pub fn read(files: &[PathBuf]) -> Result<Vec<Document>, ReadError> {
     let mut documents = Vec::new();
     for file in files {
-        let name = file.display().to_string();
-        let failed = |file: &Path| {
-            let file = file.display().to_string();
-            move |cause: io::Error| match cause.kind() {
-                io::ErrorKind::InvalidData => ReadError::Encoding(file),
-                _ => ReadError::File { file, cause },
-            }
-        };
         let before = documents.len();
-        if name == "-" {
-            let mut text = String::new();
-            io::stdin().read_to_string(&mut text).map_err(failed(Path::new("(stdin)")))?;
-            parse("(stdin)", &text, &mut documents)?;
-        } else if file.is_dir() {
-            let inside = manifests_of(file).map_err(failed(file))?;
-            if inside.is_empty() {
-                return Err(ReadError::EmptyFolder(name));
-            }
-            for file in inside {
-                let text = fs::read_to_string(&file).map_err(failed(&file))?;
-                parse(&file.display().to_string(), &text, &mut documents)?;
-            }
-        } else {
-            let text = fs::read_to_string(file).map_err(failed(file))?;
-            parse(&name, &text, &mut documents)?;
+        for source in sources(file)? {
+            parse(&source.name(), &source.text()?, &mut documents)?;
         }
         if documents.len() == before {
-            return Err(ReadError::Empty(name));
+            return Err(ReadError::Empty(file.display().to_string()));
         }
     }
     Ok(documents)
@@ -126,35 +169,88 @@ fn manifests_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
 ///
 /// [`ReadError::Syntax`] or [`ReadError::NoObject`], for the first document that is wrong.
 pub fn parse(file: &str, text: &str, documents: &mut Vec<Document>) -> Result<(), ReadError> {
+    parse_as::<Value>(file, text, &mut |_| {}, documents)
+}
+
+/// Reads the documents of one text, each as a `T` first. `watch` is told how many bytes of the text
+/// are read, as long as these are YAML; JSON takes no time.
+///
+/// # Errors
+///
+/// As [`parse`].
+pub(crate) fn parse_as<T: DeserializeOwned + Into<Value>>(
+    file: &str,
+    text: &str,
+    watch: &mut dyn FnMut(usize),
+    documents: &mut Vec<Document>,
+) -> Result<(), ReadError> {
     // Editors on Windows write one.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let place = |number| Place { file: file.to_owned(), number };
-    if is_json(text) {
-        let mut values = Vec::new();
-        for value in serde_json::Deserializer::from_str(text).into_iter() {
-            values.push(value.map_err(|error| ReadError::Syntax {
-                place: place(values.len() + 1),
-                problem: error.to_string(),
-            })?);
-        }
+    let mut values: Vec<T> = Vec::new();
+    if !is_json(text) {
+        yaml(text, watch, &place, &mut values)?;
         return take(values, place, documents);
     }
-    let mut bytes = text.as_bytes();
-    let mut values = Vec::new();
-    for value in serde_saphyr::read_with_options::<_, Value>(&mut bytes, as_kubectl()) {
+    let mut stream = serde_json::Deserializer::from_str(text).into_iter();
+    while let Some(value) = stream.next() {
+        let end = stream.byte_offset();
         match value {
             Ok(value) => values.push(value),
+            // One of YAML may follow one of JSON. The lines before it count for what is said of it.
+            Err(_) if is_yaml_from(text, end) => {
+                let (before, rest) = text.split_at(end);
+                let lines = "\n".repeat(before.matches('\n').count());
+                yaml(&format!("{lines}{rest}"), watch, &place, &mut values)?;
+                break;
+            }
             Err(error) => {
                 let place = place(values.len() + 1);
-                let problem = error.without_snippet().to_string();
-                // A hint for programmers, not for people.
-                let problem =
-                    problem.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
-                return Err(ReadError::Syntax { place, problem });
+                return Err(ReadError::Syntax { place, problem: error.to_string() });
             }
         }
     }
     take(values, place, documents)
+}
+
+/// Whether a document of YAML begins at a byte of a text.
+fn is_yaml_from(text: &str, at: usize) -> bool {
+    text.get(at..).is_some_and(|rest| rest.starts_with("---"))
+}
+
+fn yaml<T: DeserializeOwned>(
+    text: &str,
+    watch: &mut dyn FnMut(usize),
+    place: &impl Fn(usize) -> Place,
+    values: &mut Vec<T>,
+) -> Result<(), ReadError> {
+    let mut bytes = Watched { rest: text.as_bytes(), read: 0, watch };
+    for value in serde_saphyr::read_with_options::<_, T>(&mut bytes, as_kubectl()) {
+        values.push(value.map_err(|error| {
+            let place = place(values.len() + 1);
+            let problem = error.without_snippet().to_string();
+            // A hint for programmers, not for people.
+            let problem = problem.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
+            ReadError::Syntax { place, problem }
+        })?);
+    }
+    Ok(())
+}
+
+/// A text that says how much of it was read.
+struct Watched<'a> {
+    rest: &'a [u8],
+    read: usize,
+    watch: &'a mut dyn FnMut(usize),
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.rest.read(buffer)?;
+        self.read += count;
+        (self.watch)(self.read);
+        Ok(count)
+    }
 }
 
 /// Whether a text is meant as JSON. Much of YAML is no JSON, but much of broken JSON is YAML.
@@ -163,13 +259,13 @@ fn is_json(text: &str) -> bool {
     inside.is_some_and(|inside| inside.starts_with('"') || inside.starts_with('}'))
 }
 
-fn take(
-    values: Vec<Value>,
+fn take<T: Into<Value>>(
+    values: Vec<T>,
     place: impl Fn(usize) -> Place,
     documents: &mut Vec<Document>,
 ) -> Result<(), ReadError> {
     for (at, value) in values.into_iter().enumerate() {
-        let place = place(at + 1);
+        let (place, value) = (place(at + 1), value.into());
         if !value.is_object() {
             return Err(ReadError::NoObject(place));
         }
@@ -265,6 +361,24 @@ mod tests {
     fn json_objects_may_follow_one_another_and_a_byte_order_mark_is_no_content() {
         assert_eq!(values("{\"a\":1}\n{\"b\":2}").unwrap(), [json!({"a": 1}), json!({"b": 2})]);
         assert_eq!(values("\u{feff}a: 1\n").unwrap(), [json!({"a": 1})]);
+    }
+
+    #[test]
+    fn json_and_yaml_may_follow_one_another_in_a_file() {
+        let expected = [json!({"a": 1}), json!({"b": 2}), json!({"c": 3})];
+        for text in [
+            "{\"a\": 1}\n{\"b\": 2}\n---\nc: 3\n",
+            "{\"a\": 1}\n---\nb: 2\n---\n{\"c\": 3}\n",
+            "a: 1\n---\n{\"b\": 2}\n---\nc: 3\n",
+        ] {
+            assert_eq!(values(text).unwrap(), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("{\"a\": 1}\n---\nb: [\n", "2: unclosed bracket '[' at line 3, column 4"),
+            ("{\"a\": 1}\nb: 2\n", "2: expected value at line 2 column 1"),
+        ] {
+            assert_eq!(values(text).unwrap_err(), format!("app.yaml, document {expected}"));
+        }
     }
 
     #[test]

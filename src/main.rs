@@ -1,6 +1,6 @@
 //! `imdslet`, the command.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -74,7 +74,13 @@ fn run_inject(args: InjectArgs) -> anyhow::Result<u8> {
 
 fn run_migrate(args: MigrateArgs) -> anyhow::Result<u8> {
     let settings = args.settings.read()?;
-    let documents = documents::read(&args.files)?;
+    let is_watched = io::stderr().is_terminal();
+    let mut tell = |line: String| {
+        if is_watched {
+            complain(&line);
+        }
+    };
+    let documents = migrate::read(&args.files, &mut tell)?;
     let plan = migrate::plan(&documents, &settings, &args.issuer, &args.namespace)?;
     let text = plan.write(args.output);
     io::stdout().write_all(text.as_bytes()).context("cannot write the plan")?;

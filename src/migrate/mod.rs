@@ -7,8 +7,10 @@
 mod accounts;
 mod decision;
 mod estate;
+mod lean;
 mod limit;
 mod pods;
+mod reading;
 mod steps;
 mod whole;
 mod write;
@@ -25,6 +27,7 @@ pub use accounts::{Patch, Proposal};
 pub use decision::{Decision, Reason};
 pub use estate::Unplannable;
 pub use limit::{IdentityBinding, LIMIT, OverLimit};
+pub use reading::{Unread, read};
 pub use steps::{Phase, Step};
 pub use write::Format;
 

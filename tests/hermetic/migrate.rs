@@ -1,8 +1,10 @@
 //! The plan of a move: what it says of estates made for the purpose, and that its output is taken
 //! by those for whom it is.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,9 +12,12 @@ use imdslet::documents;
 use imdslet::emulator::Config;
 use imdslet::migrate::{Format, Issuer, Plan, Reason, plan};
 use imdslet_core::settings::{Given, Settings};
+use imdslet_tests::estates::crowd;
 use imdslet_tests::programs::{Ended, command};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
+const NASTY: &str = include_str!("../fixtures/migrate/nasty.json");
 const ISSUER: &str = "https://issuer.example/cluster/";
 const FORMATS: [&str; 6] = ["az", "bicep", "terraform", "json", "html", "steps"];
 
@@ -84,23 +89,28 @@ fn a_nasty_estate_is_planned_whole_and_says_what_must_be_decided() {
     }
 }
 
-#[test]
-fn the_order_of_files_and_objects_changes_nothing() {
-    let text = fs::read_to_string(fixtures().join("nasty.json")).unwrap();
-    let dump: Value = serde_json::from_str(&text).unwrap();
-    let mut items: Vec<Value> = Vec::new();
-    for item in dump["items"].as_array().unwrap() {
-        match item["items"].as_array() {
-            Some(inner) => items.extend(inner.iter().cloned()),
-            None => items.push(item.clone()),
-        }
+/// The objects of a List, whatever Lists are in it.
+fn flat(list: &Value) -> Vec<Value> {
+    match list["items"].as_array() {
+        Some(items) => items.iter().flat_map(flat).collect(),
+        None => vec![list.clone()],
     }
-    let text = |items: &[Value]| json!({"kind": "List", "items": items}).to_string();
-    let straight = planned(&[&text(&items)], &[]).unwrap().write(Format::Json);
-    items.reverse();
-    let (first, second) = items.split_at(items.len() / 3);
-    let turned = planned(&[&text(first), &text(second)], &[]).unwrap().write(Format::Json);
-    assert_eq!(straight, turned);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn the_order_of_files_and_objects_changes_nothing(
+        order in Just(flat(&serde_json::from_str(NASTY).unwrap())).prop_shuffle(),
+        cut in 0_usize..60,
+    ) {
+        let text = |items: &[Value]| json!({"kind": "List", "items": items}).to_string();
+        let straight = planned(&[NASTY], &[]).unwrap().write(Format::Json);
+        let (first, second) = order.split_at(cut);
+        let turned = planned(&[&text(first), &text(second)], &[]).unwrap().write(Format::Json);
+        prop_assert_eq!(straight, turned);
+    }
 }
 
 /// What the plan says must exist is what makes the emulator issue tokens.
@@ -236,50 +246,40 @@ fn no_name_in_a_dump_leaves_its_quotes() {
     assert!(calls.contains("<--resource-group><it's ${odd}>"), "{calls}");
 }
 
+/// All of it would be some megabytes, so the golden has what is counted, and every decision.
 #[test]
 fn two_thousand_workloads_are_planned_each() {
-    let mut items = Vec::new();
-    for at in 0..100 {
-        let namespace = format!("team-{at:03}");
-        items.push(json!({
-            "apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentity",
-            "metadata": {"name": "app", "namespace": namespace},
-            "spec": {
-                "clientID": format!("c0000000-0000-4000-8000-{at:012}"),
-                "resourceID": format!(
-                    "/subscriptions/s/resourcegroups/g/providers/\
-                     Microsoft.ManagedIdentity/userAssignedIdentities/app-{at}"
-                ),
-            },
-        }));
-        items.push(json!({
-            "apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentityBinding",
-            "metadata": {"name": "app", "namespace": namespace},
-            "spec": {"azureIdentity": "app", "selector": format!("app-{at}")},
-        }));
-        items.extend((0..20).map(|n| {
-            json!({
-                "apiVersion": "apps/v1", "kind": "Deployment",
-                "metadata": {"name": format!("app-{n}"), "namespace": namespace},
-                "spec": {"template": {
-                    "metadata": {"labels": {"aadpodidbinding": format!("app-{at}")}},
-                    "spec": {
-                        "serviceAccountName": format!("app-{n}"),
-                        "containers": [{"name": "app", "image": "registry.example/app"}],
-                    },
-                }},
-            })
-        }));
+    let given = [
+        ("tenant-id", "contoso.example"),
+        ("sidecar-image", "registry.example/imdslet-sidecar:0.1.0"),
+    ];
+    let plan = planned(&[&crowd(2000).to_string()], &given).unwrap();
+    let mut by_identity = BTreeMap::<_, usize>::new();
+    let mut names = BTreeSet::new();
+    for credential in &plan.federated_credentials {
+        *by_identity.entry(credential.identity.clone().unwrap()).or_default() += 1;
+        names.insert((credential.client_id.clone(), credential.name.clone().unwrap()));
     }
-    let dump = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
-    let given = [("tenant-id", "contoso.example"), ("sidecar-image", "registry.example/sidecar")];
-    let plan = planned(&[&dump], &given).unwrap();
-    assert_eq!(plan.decisions, []);
-    assert_eq!(plan.federated_credentials.len(), 2000);
-    assert_eq!(plan.identities.len(), 100);
-    let names: std::collections::BTreeSet<_> =
-        plan.federated_credentials.iter().map(|credential| &credential.name).collect();
-    assert_eq!(names.len(), 2000);
+    assert_eq!(
+        names.len(),
+        plan.federated_credentials.len(),
+        "no two of an identity have one name"
+    );
+    let steps = plan.steps.iter().map(|step| step.id.as_str()).collect::<Vec<_>>();
+    let decisions: Vec<_> = plan
+        .decisions
+        .iter()
+        .map(|one| format!("{} {}: {}", one.reason.as_str(), one.object, one.message))
+        .collect();
+    golden(
+        "crowd",
+        &format!(
+            "{}\n\ncredentials: {by_identity:?}\n\nsteps: {}\n\n{}\n",
+            plan.summary(),
+            steps.join(" "),
+            decisions.join("\n")
+        ),
+    );
 }
 
 #[test]
@@ -323,6 +323,83 @@ fn a_part_of_a_dump_is_never_planned_with() {
     ] {
         assert_eq!(planned(&texts, &[]).err().as_deref(), Some(expected));
     }
+}
+
+/// Runs migrate on files with these contents, as a user who may not read `locked.yaml`.
+fn migrate_files(files: &[(&str, &[u8])]) -> Ended {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = folder.path().join("imdslet");
+    fs::copy(imdslet_tests::programs::program("imdslet"), &program).unwrap();
+    let mut command = Command::new(program);
+    command.env_clear().current_dir(folder.path()).args(["migrate", "--issuer", ISSUER]);
+    for (name, content) in files {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        let mode = if *name == "locked.yaml" { 0o000 } else { 0o644 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        command.args(["-f", name]);
+    }
+    // The superuser may read everything; anybody else who runs this test may not be another one.
+    if fs::read(folder.path().join("locked.yaml")).is_ok() {
+        command.uid(65534);
+    }
+    Ended::of(&mut command)
+}
+
+#[test]
+fn bad_files_are_told_all_at_once_and_nothing_is_planned_with_the_good_ones() {
+    let small = fs::read_to_string(fixtures().join("small.yaml")).unwrap();
+    let half = &small[..small.len() / 2];
+    let items = small.split("- apiVersion").take(4).collect::<Vec<_>>().join("- apiVersion");
+    let cut_between = items.replacen("kind: List\n", "", 1);
+    let no_pods = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: app}\nspec: {}\n";
+    let nested = "{\"kind\": \"List\", \"items\": [{\"kind\": \"List\", \"items\": [{\"kind\": ";
+    let cases: [(&str, &[(&str, &[u8])]); 9] = [
+        ("cut in half", &[("dump.yaml", half.as_bytes())]),
+        ("cut between objects", &[("dump.yaml", cut_between.as_bytes())]),
+        (
+            "cut inside of an object",
+            &[("a.yaml", small.as_bytes()), ("b.yaml", no_pods.as_bytes())],
+        ),
+        ("cut inside of lists of lists", &[("dump.json", nested.as_bytes())]),
+        ("no permission", &[("good.yaml", small.as_bytes()), ("locked.yaml", b"")]),
+        ("empty", &[("good.yaml", small.as_bytes()), ("empty.yaml", b"# nothing\n")]),
+        ("no text", &[("dump.yaml", b"\xff\xfe\x00"), ("good.yaml", small.as_bytes())]),
+        ("no objects", &[("dump.yaml", b"- a\n- b\n")]),
+        (
+            "several",
+            &[
+                ("a.yaml", half.as_bytes()),
+                ("good.yaml", small.as_bytes()),
+                ("b.json", b"{\"kind\": \"List\"}\nand more"),
+            ],
+        ),
+    ];
+    let mut told = String::new();
+    for (name, files) in cases {
+        let ended = migrate_files(files);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(3), ""), "{name}: {}", ended.stderr);
+        told.push_str(&format!("{name}\n{}\n", ended.stderr));
+    }
+    golden("bad-files", &told);
+}
+
+#[test]
+fn what_is_not_known_is_counted_and_formats_may_be_mixed() {
+    let small = fs::read_to_string(fixtures().join("small.yaml")).unwrap();
+    let unknown = json!({"kind": "List", "apiVersion": "v1", "items": [
+        {"kind": "SecretList", "apiVersion": "v1", "items": [
+            {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"b": "Yw=="}},
+        ]},
+        {"kind": "Widget", "apiVersion": "example.com/v1", "metadata": {"name": "w"}},
+        {"kind": "Widget", "apiVersion": "example.com/v1", "metadata": {"name": "x"}},
+    ]});
+    let ended = migrate_files(&[("dump.yaml", format!("{unknown}\n---\n{small}").as_bytes())]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("left aside: 1 Secret, 2 Widget\n"), "{}", ended.stderr);
+    let alone = migrate(&["-f", "small.yaml"]);
+    assert_eq!(ended.stdout, alone.stdout);
 }
 
 #[test]

@@ -11,4 +11,5 @@
 
 pub mod additions;
 pub mod cases;
+pub mod estates;
 pub mod programs;

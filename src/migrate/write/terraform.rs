@@ -16,8 +16,9 @@ pub(super) fn write(plan: &Plan) -> String {
     let mut before: BTreeMap<String, String> = BTreeMap::new();
     for (place, credential) in plan.placed() {
         let name = credential.name.as_deref().unwrap_or_default();
-        // A hash in the name makes it one of its kind.
-        let label = name.replace('-', "_");
+        // A name is one of its kind for its identity, and a label for the file.
+        let label =
+            format!("{name}-{}", credential.client_id.to_ascii_lowercase()).replace('-', "_");
         let parent = credential.resource_id.as_deref().unwrap_or_default();
         writeln!(text, "\nresource \"azurerm_federated_identity_credential\" \"{label}\" {{").ok();
         for (key, value) in [
