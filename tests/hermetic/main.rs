@@ -13,6 +13,7 @@ mod bindings;
 mod chain;
 mod command;
 mod documents;
+mod guides;
 mod invariants;
 mod manifests;
 mod migrate;

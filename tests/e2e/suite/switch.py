@@ -9,11 +9,8 @@ import tempfile
 
 from cluster import ROOT
 from entra import TENANT
-from harness import SYSTEM, container, test
+from harness import SYSTEM, container, restricted, test
 
-# As docs/operations.md and `imdslet migrate --help` have it.
-KINDS = ("azureidentity,azureidentitybinding,azurepodidentityexception,azureassignedidentity,"
-         "deploy,sts,ds,job,cronjob,pod,sa,ns")
 FINALIZER = "azureassignedidentity.finalizers.aadpodidentity.k8s.io"
 
 
@@ -27,6 +24,16 @@ def shell(script, folder, **env):
     return done.stdout
 
 
+def guide(test):
+    """The commands of docs/guides that say that this test runs them, block by block."""
+    blocks = [block for path in sorted((ROOT / "docs/guides").glob("*.md"))
+              for block in path.read_text().split("```")[1::2]]
+    marked = [text for said, _, text in (block.partition("\n") for block in blocks)
+              if said == f"sh e2e={test.__name__}"]
+    assert marked, f"no guide says that {test.__name__} runs it"
+    return marked
+
+
 def alone(t):
     """Waits until no namespace of another test is on its way out: what is planned must stay."""
     leaving = lambda: [one for one in t.api.list("Namespace") if "deletionTimestamp" in one["metadata"]]
@@ -36,7 +43,8 @@ def alone(t):
 def plan(t, folder):
     """The plan of this cluster as it is, from a dump of it."""
     alone(t)
-    shell(f"kubectl get {KINDS} -A -o yaml > dump.yaml", folder)
+    for commands in guide(the_plan_of_this_cluster_turns_every_failing_pod_green):
+        shell(commands, folder)
     command = [os.environ["IMDSLET"], "migrate", "-f", "dump.yaml", f"--tenant-id={TENANT}",
                f"--issuer={t.cluster.entra.issuer}", "-o", "json"]
     done = subprocess.run(command, cwd=folder, text=True, capture_output=True, env={"PATH": "/usr/bin:/bin"})
@@ -144,6 +152,11 @@ def a_namespace_is_taken_over_and_given_back_and_another_one_is_not_touched(t):
     t.verified(pod["metadata"]["name"], namespace=first)
 
     shell(step(made, f"give-back/{first}"), folder)
+    # And once more as the guide has it.
+    over, back = guide(a_namespace_is_taken_over_and_given_back_and_another_one_is_not_touched)
+    shell(over, folder, NAMESPACE=first)
+    assert all(has_sidecar(pod) for pod in pods(t, first))
+    shell(back, folder, NAMESPACE=first)
     [pod] = t.eventually("one pod", lambda: len(pods(t, first)) == 1 and pods(t, first), 30)
     assert not has_sidecar(pod), pod["spec"]
     assert "imdslet.dev" not in json.dumps(pod), pod
@@ -189,9 +202,22 @@ def what_is_removed_at_last_is_all_but_the_custom_resources_and_a_backup_brings_
     (folder / "manifests/install.yaml").write_text(json.dumps(things))
     shell(step(made, "install"), folder)
     t.cluster.wait_for_rollout("imdslet-webhook")
+    for commands in guide(what_is_removed_at_last_is_all_but_the_custom_resources_and_a_backup_brings_them_back):
+        shell(commands, folder)
     t.pod("with", namespace=t.namespace, label=t.namespace)
     t.verified("with")
     shutil.rmtree(folder)
+
+
+@test
+def the_commands_of_the_guides_run_in_a_cluster(t):
+    t.bound()
+    t.pod(containers=[container(securityContext=restricted())])
+    t.verified()
+    with tempfile.TemporaryDirectory() as folder:
+        said = [shell(commands, folder, NAMESPACE=t.namespace, POD="app")
+                for commands in guide(the_commands_of_the_guides_run_in_a_cluster)]
+    assert any("imdslet-annotations" in text for text in said), said
 
 
 def old_parts(t):

@@ -1,0 +1,114 @@
+//! The guides: each command in them is run by a test, and every reason that a program can give is
+//! explained to whoever is on call.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use imdslet::documents;
+use imdslet_tests::programs::{Ended, program};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
+/// The texts of the files below a folder whose names end so, by path.
+fn texts(folder: &Path, end: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(texts(&path, end));
+        } else if path.to_str().unwrap().ends_with(end) {
+            let text = fs::read_to_string(&path).unwrap();
+            found.push((path, text));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The blocks of code of a guide: what is said of each, and its lines.
+fn blocks(guide: &str) -> Vec<(&str, &str)> {
+    guide.split("```").skip(1).step_by(2).map(|block| block.split_once('\n').unwrap()).collect()
+}
+
+/// Runs a block as a reader would: with the command on the path, an estate in `dump.yaml`, a
+/// manifest in `app.yaml`, and an `az` that knows an issuer and takes every credential.
+fn run(block: &str) -> Ended {
+    let folder = tempfile::tempdir().unwrap();
+    let fixtures = root().join("tests/fixtures");
+    fs::copy(fixtures.join("migrate/small.yaml"), folder.path().join("dump.yaml")).unwrap();
+    fs::copy(fixtures.join("inject/good/bound.yaml"), folder.path().join("app.yaml")).unwrap();
+    let az = folder.path().join("az");
+    fs::write(&az, "#!/bin/sh\n[ \"$1\" != aks ] || echo https://issuer.example/\n").unwrap();
+    fs::set_permissions(&az, fs::Permissions::from_mode(0o755)).unwrap();
+    let own = program("imdslet");
+    let path =
+        format!("{}:{}:/usr/bin:/bin", folder.path().display(), own.parent().unwrap().display());
+    let mut command = Command::new("/bin/sh");
+    Ended::of(command.args(["-eu", "-c", block]).current_dir(&folder).env_clear().env("PATH", path))
+}
+
+#[test]
+fn each_command_of_the_guides_is_run_by_a_test() {
+    let suite: String =
+        texts(&root().join("tests/e2e/suite"), ".py").into_iter().map(|(_, text)| text).collect();
+    let mut ran = 0;
+    for (path, guide) in texts(&root().join("docs/guides"), ".md") {
+        for (said, block) in blocks(&guide) {
+            let place = format!("{}: {block}", path.display());
+            match said.split_once(' ') {
+                Some(("sh", "run")) => {
+                    let ended = run(block);
+                    assert_eq!(ended.code, Some(0), "{place}{}{}", ended.stdout, ended.stderr);
+                    ran += 1;
+                }
+                Some(("sh", how)) => {
+                    let test = how.strip_prefix("e2e=").unwrap_or_else(|| panic!("{place}"));
+                    assert!(suite.contains(&format!("def {test}(t):")), "no test {test}: {place}");
+                    // It runs the blocks that name it.
+                    let call = format!("guide({test}");
+                    assert!(suite.contains(&call), "{test} does not run its blocks: {place}");
+                }
+                _ => {
+                    assert_eq!(said, "yaml", "{place}");
+                    documents::parse(&place, block, &mut Vec::new()).unwrap();
+                }
+            }
+        }
+    }
+    assert!(ran >= 3, "the guides are not read");
+}
+
+/// What stands in capitals and small letters inside of the functions that name reasons.
+fn reasons(source: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let production = source.split("mod tests {").next().unwrap();
+    for start in ["fn reason(&self) -> &'static str {", "fn reason(self) -> &'static str {"] {
+        for body in production.split(start).skip(1) {
+            let body = body.split("\n    }\n").next().unwrap();
+            let words = body.split('"').skip(1).step_by(2);
+            found.extend(words.filter(|word| !word.contains(' ')).map(str::to_owned));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_reason_is_explained_to_whoever_is_on_call() {
+    let docs = root().join("docs");
+    let told = fs::read_to_string(docs.join("operations.md")).unwrap()
+        + &fs::read_to_string(docs.join("guides/on-call.md")).unwrap();
+    let mut all = BTreeSet::new();
+    for folder in ["src/core", "webhook/src", "sidecar/src"] {
+        for (_, source) in texts(&root().join(folder), ".rs") {
+            all.extend(reasons(&source));
+        }
+    }
+    assert!(all.len() > 90, "the sources are not read: {all:?}");
+    let missing: Vec<_> = all.iter().filter(|one| !told.contains(&format!("`{one}`"))).collect();
+    assert!(missing.is_empty(), "explained nowhere: {missing:?}");
+}
