@@ -11,7 +11,7 @@ use std::process::Command;
 use imdslet::documents;
 use imdslet::emulator::Config;
 use imdslet::migrate::{Format, Issuer, Plan, Reason, plan};
-use imdslet_core::settings::{Given, Settings};
+use imdslet_core::settings::{self, Settings};
 use imdslet_tests::estates::crowd;
 use imdslet_tests::programs::{Ended, command};
 use proptest::prelude::*;
@@ -47,7 +47,7 @@ fn planned(texts: &[&str], given: &[(&'static str, &str)]) -> Result<Plan, Strin
     for text in texts {
         documents::parse("dump.yaml", text, &mut read).map_err(|error| error.to_string())?;
     }
-    let given: Given =
+    let given: settings::Given =
         given.iter().map(|(flag, value)| (*flag, vec![(*value).to_owned()])).collect();
     let settings = Settings::read(&given).unwrap();
     let issuer: Issuer = ISSUER.parse().unwrap();
@@ -325,8 +325,11 @@ fn a_part_of_a_dump_is_never_planned_with() {
     }
 }
 
+/// Name and content of a file.
+type Given<'a> = (&'a str, &'a [u8]);
+
 /// Runs migrate on files with these contents, as a user who may not read `locked.yaml`.
-fn migrate_files(files: &[(&str, &[u8])]) -> Ended {
+fn migrate_files(files: &[Given<'_>]) -> Ended {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = folder.path().join("imdslet");
@@ -355,7 +358,7 @@ fn bad_files_are_told_all_at_once_and_nothing_is_planned_with_the_good_ones() {
     let cut_between = items.replacen("kind: List\n", "", 1);
     let no_pods = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: app}\nspec: {}\n";
     let nested = "{\"kind\": \"List\", \"items\": [{\"kind\": \"List\", \"items\": [{\"kind\": ";
-    let cases: [(&str, &[(&str, &[u8])]); 9] = [
+    let cases: [(&str, &[Given<'_>]); 9] = [
         ("cut in half", &[("dump.yaml", half.as_bytes())]),
         ("cut between objects", &[("dump.yaml", cut_between.as_bytes())]),
         (
@@ -380,7 +383,7 @@ fn bad_files_are_told_all_at_once_and_nothing_is_planned_with_the_good_ones() {
     for (name, files) in cases {
         let ended = migrate_files(files);
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(3), ""), "{name}: {}", ended.stderr);
-        told.push_str(&format!("{name}\n{}\n", ended.stderr));
+        told.extend([name, "\n", &ended.stderr, "\n"]);
     }
     golden("bad-files", &told);
 }
