@@ -130,32 +130,49 @@ def run_all(mode, pod, report):
         if not names or client.name in NOT_INSTALLABLE:
             continue
         started = time.monotonic()
-        answers, said = ask(client, names, pod.environment("app"))
+        told, said = ask(client, names, pod.environment("app"))
         seconds = time.monotonic() - started
         for name in names:
             instead, why = EXCEPTIONS.get((client.name, mode, name), (None, ""))
-            try:
-                assert name in answers, f"it says nothing: {said[-400:]}"
-                judge(answers[name], name, instead, jwks)
-                problem = None
-            except AssertionError as error:
-                problem = str(error)
             note = f"{instead}, since {why}" if instead else ""
+            problem = problem_of(told, name, instead, jwks, said)
             report.tell(f"{mode}: {client.name}: {name}", problem, note, seconds / len(names))
+
+
+def asked(client, names):
+    """The command line by which a client asks for the second identity by each of these, and its variables."""
+    selectors = [name if name == "none" else f"{name}={identity('second')[name]}" for name in names]
+    command = [str(part) for part in client.command()] + selectors
+    return command, {"SCOPE": f"{RESOURCE}/.default", "MODULES": str(install.node())}
 
 
 def ask(client, names, variables):
     """The client's answers by selector, and all that it said."""
-    selectors = [name if name == "none" else f"{name}={identity('second')[name]}" for name in names]
+    command, own = asked(client, names)
     home = {name: os.environ[name] for name in ("PATH", "HOME", "JAVA_HOME") if name in os.environ}
-    environment = home | {"SCOPE": f"{RESOURCE}/.default", "MODULES": str(install.node())} | variables
-    command = [str(part) for part in client.command()] + selectors
+    environment = home | own | variables
     try:
         ended = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=DEADLINE)
     except subprocess.TimeoutExpired as late:
         return {}, f"not within {DEADLINE} s; {late.stderr or b''}"
-    lines = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
-    return {line["selector"]: line for line in lines}, ended.stdout + ended.stderr
+    return answers(ended.stdout), ended.stdout + ended.stderr
+
+
+def answers(text):
+    """What a client has answered, by selector, of all that it printed."""
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return {line["selector"]: line for line in lines}
+
+
+def problem_of(told, name, instead, jwks, said):
+    """What is wrong with the answer to one selector, or None."""
+    if name not in told:
+        return f"it says nothing: {said[-400:]}"
+    try:
+        judge(told[name], name, instead, jwks)
+    except AssertionError as error:
+        return str(error)
+    return None
 
 
 def judge(answer, name, instead, jwks):

@@ -1,6 +1,6 @@
-"""The demo application of article 0, in Python: it loads its settings from a key vault and tells them at /api/settings.
+"""The demo application of article 0, in Python: it loads its settings from a key vault, and tells them at /api/settings.
 
-As there, a secret `Settings--ValueOne` is the setting `Settings:ValueOne`, and nothing but the vault's address is configured.
+As there, a secret `Settings--ValueOne` is the setting `Settings:ValueOne`, and only the vault's address is configured.
 """
 
 import http.server

@@ -48,6 +48,15 @@ def reports(t, pod, name, seconds=90):
     return t.eventually(f"{pod}/{name} reports", found, seconds)
 
 
+def answered(url):
+    """The JSON at a URL, or None where nobody listens yet."""
+    try:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            return json.load(answer)
+    except OSError:
+        return None
+
+
 @test
 def article_0_three_replicas_read_their_settings_from_a_key_vault(t):
     t.make_namespace()
@@ -67,8 +76,8 @@ def article_0_three_replicas_read_their_settings_from_a_key_vault(t):
         assert len(pods) == 3, [pod["metadata"]["name"] for pod in pods]
         for pod in pods:
             url = f"http://{pod['status']['podIP']}/api/settings"
-            with urllib.request.urlopen(url, timeout=20) as answer:
-                settings = json.load(answer)
+            # The article's Deployment has no probe, so that a pod counts as ready before it answers.
+            settings = t.eventually(f"{url} answers", lambda: answered(url), 60)
             assert settings == {"valueOne": "DemoValueOne", "valueTwo": "DemoValueTwo"}, settings
     assert {claims["appid"] for claims in store.taken} == set(clients.values()), store.taken
     assert len({claims["uti"] for claims in store.taken}) == 3, "each pod has a token of its own"
@@ -98,11 +107,12 @@ def article_0_the_vault_refuses_what_it_cannot_verify(t):
 @test
 def article_1_the_curl_of_the_article_prints_the_same_fields_in_both_modes(t):
     t.bound()
-    query = f"resource={MANAGEMENT}"
-    # The address that the printed copy lost.
-    printed = f"curl -s -X GET -H Metadata:true 'http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&{query}'"
-    moved = printed.replace("'http://169.254.169.254", '"$AZURE_POD_IDENTITY_AUTHORITY_HOST', 1)[:-1] + '"'
-    current = f'curl -s -H "X-IDENTITY-HEADER: $IDENTITY_HEADER" "$IDENTITY_ENDPOINT?api-version=2019-08-01&{query}"'
+    # With the address that the printed copy lost.
+    path = f"metadata/identity/oauth2/token?api-version=2018-02-01&resource={MANAGEMENT}"
+    curl = lambda host: f'curl -s -X GET -H Metadata:true "{host}/{path}"'
+    printed, moved = curl("http://169.254.169.254"), curl("$AZURE_POD_IDENTITY_AUTHORITY_HOST")
+    query = f"api-version=2019-08-01&resource={MANAGEMENT}"
+    current = f'curl -s -H "X-IDENTITY-HEADER: $IDENTITY_HEADER" "$IDENTITY_ENDPOINT?{query}"'
     shell = lambda name, command: {"name": name, "command": ["/bin/sh", "-c", f"{command}; echo; exec sleep 1000"]}
     link_local = {"imdslet.dev/endpoint": "link-local"}
     t.pod("link-local", annotations=link_local, **equip({"containers": [shell("printed", printed)]}))
@@ -167,7 +177,8 @@ def article_3_python_and_java_get_a_token_for_azure_sql(t):
         one["metadata"]["name"] = name
         one["spec"]["restartPolicy"] = "Never"
         equip(one["spec"], python.parents[1], jars, CLIENTS)
-        one["spec"]["containers"][0] |= {"command": [*command, "none"], "env": one["spec"]["containers"][0]["env"] + [scope]}
+        app = one["spec"]["containers"][0]
+        app |= {"command": [*command, "none"], "env": [*app["env"], scope]}
         t.api.create(one)
     for name in commands:
         answer = reports(t, name, "aadtest1")[0]

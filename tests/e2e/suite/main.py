@@ -21,6 +21,8 @@ import service_principals  # noqa: F401
 import live_changes  # noqa: F401
 import admission  # noqa: F401
 import csi  # noqa: F401
+import csi_mount  # noqa: F401
+import clients_in_pods  # noqa: F401
 import policies  # noqa: F401
 import faults  # noqa: F401
 import outages  # noqa: F401

@@ -1,20 +1,26 @@
 #!/usr/bin/env python3
-"""Installs what the tests' pods run, so that no test is kept waiting for it. What is there already stays."""
+"""Installs what the tests' pods run, so that no test is kept waiting for it. What is there already stays.
+
+`parts.py --full` installs also what only the tests of `run --full` need.
+"""
 
 import sys
 import time
 
+import clients_in_pods
+import csi_mount
 import storage
 from machine import install
 
 
 def main():
+    clients = clients_in_pods.clients.CLIENTS if "--full" in sys.argv[1:] else clients_in_pods.current()
     parts = {
         "azcopy and Azurite": storage.installed,
+        "the stand-in for the Secrets Store CSI driver": csi_mount.image,
         "azure-keyvault-secrets for Python": lambda: install.python("azure-keyvault-secrets-4.12.0"),
-        "azure-identity for Python": lambda: install.python("azure-identity-1.27.0"),
-        "azure-identity for Java": lambda: install.java("1.19.0"),
-    }
+        "the packages of npm": install.node,
+    } | {client.name: client.command for client in clients}
     for name, make in parts.items():
         started = time.monotonic()
         make()

@@ -51,12 +51,20 @@ class Azurite:
         with log.open("w") as file:
             self.process = subprocess.Popen(command, env=os.environ | accounts, stdout=file, stderr=file)
         self.host, self.tls = f"{account}.{SUFFIX}", ssl.create_default_context(cafile=authority.ca)
+        try:
+            self.port = self.told_port(log)
+        except AssertionError:
+            self.close()
+            raise
+
+    def told_port(self, log):
+        """The port of its own choice, once it says that it listens there."""
         deadline = time.monotonic() + 60
         while not (found := re.search(r"listens on https://127\.0\.0\.1:(\d+)", log.read_text())):
             assert self.process.poll() is None, f"Azurite has ended: {log.read_text()}"
             assert time.monotonic() < deadline, f"Azurite does not listen: {log.read_text()}"
             time.sleep(0.05)
-        self.port = int(found[1])
+        return int(found[1])
 
     def ask(self, method, path, headers, body):
         """Status, headers and body of an answer to the account's host."""
@@ -105,7 +113,8 @@ class Gate:
 def unsigned(**claims):
     """A token that says who one is, and proves nothing."""
     now = int(time.time())
-    claims = {"aud": AUDIENCE, "iss": f"https://sts.windows.net/{TENANT}/", "iat": now, "nbf": now, "exp": now + 600} | claims
+    times = {"iat": now, "nbf": now, "exp": now + 600}
+    claims = {"aud": AUDIENCE, "iss": f"https://sts.windows.net/{TENANT}/"} | times | claims
     parts = ({"alg": "none", "typ": "JWT"}, claims)
     return ".".join([base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts] + [""])
 

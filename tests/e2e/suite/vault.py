@@ -1,4 +1,4 @@
-"""What stands in for Azure Key Vault: it asks for a token as the real one does, and believes none that it cannot verify."""
+"""What stands in for Azure Key Vault: it asks for a token as the real one does, and takes none that it cannot verify."""
 
 import base64
 import contextlib
@@ -11,6 +11,10 @@ from tokens import verify
 
 AUDIENCE = "https://vault.azure.net"
 SUFFIX = "vault.azure.net"
+CHALLENGE = f'Bearer authorization="https://login.microsoftonline.com/{TENANT}", resource="{AUDIENCE}"'
+# Of every secret and key.
+VERSION = "0" * 31 + "1"
+ENABLED = {"enabled": True}
 
 
 def refusal(status, code, message, **headers):
@@ -29,17 +33,16 @@ class Vault:
     def admit(self, authorization, now=None):
         """The refusal of whoever comes with this header, or None."""
         if not authorization:
-            challenge = f'Bearer authorization="https://login.microsoftonline.com/{TENANT}", resource="{AUDIENCE}"'
             return refusal(401, "Unauthorized", "AKV10000: Request is missing a Bearer or PoP token.",
-                           WWW_Authenticate=challenge)
+                           WWW_Authenticate=CHALLENGE)
         token = authorization.removeprefix("Bearer ")
         try:
             claims = verify(token, self.keys(), TENANT, AUDIENCE, now=now)
         except (AssertionError, ValueError, KeyError, IndexError) as error:
-            challenge = f'Bearer authorization="https://login.microsoftonline.com/{TENANT}", resource="{AUDIENCE}", error="invalid_token"'
-            return refusal(401, "Unauthorized", f"the token is not valid: {error}", WWW_Authenticate=challenge)
+            return refusal(401, "Unauthorized", f"the token is not valid: {error}",
+                           WWW_Authenticate=f'{CHALLENGE}, error="invalid_token"')
         if claims["appid"] not in self.allowed:
-            return refusal(403, "Forbidden", f"The application appid={claims['appid']} does not have permission to get secrets")
+            return refusal(403, "Forbidden", f"appid={claims['appid']} does not have permission to get secrets")
         self.taken.append(claims)
         return None
 
@@ -49,26 +52,23 @@ class Vault:
             return refused
         path = urllib.parse.urlsplit(target).path
         if method == "GET" and path.rstrip("/") == "/secrets":
-            items = [{"id": self.identifier("secrets", name), "attributes": {"enabled": True}} for name in self.secrets]
+            items = [{"id": self.identifier("secrets", name), "attributes": ENABLED} for name in self.secrets]
             return as_json(200, {"value": items, "nextLink": None})
         found = re.fullmatch(r"/(secrets|keys)/([0-9A-Za-z-]+)(/[0-9a-f]*)?", path)
         if method == "GET" and found:
             kind, name = found[1], found[2]
             if kind == "secrets" and name in self.secrets:
-                secret = {"value": self.secrets[name], "id": self.identifier(kind, name, VERSION), "attributes": {"enabled": True}}
-                return as_json(200, secret)
+                whose = self.identifier(kind, name, VERSION)
+                return as_json(200, {"value": self.secrets[name], "id": whose, "attributes": ENABLED})
             if kind == "keys" and name in self.public_keys:
                 key = self.public_keys[name] | {"kid": self.identifier(kind, name, VERSION)}
-                return as_json(200, {"key": key, "attributes": {"enabled": True}})
+                return as_json(200, {"key": key, "attributes": ENABLED})
             word = kind.removesuffix("s").capitalize()
-            return refusal(404, f"{word}NotFound", f"A {word.lower()} with (name/id) {name} was not found in this key vault.")
+            return refusal(404, f"{word}NotFound", f"A {kind[:-1]} with (name/id) {name} was not found in this key vault.")
         return refusal(404, "NotFound", f"nothing is served at {method} {path}")
 
     def identifier(self, *parts):
         return "/".join([f"https://{self.host}", *parts])
-
-
-VERSION = "0" * 31 + "1"
 
 
 def rsa_key(number=65537):
