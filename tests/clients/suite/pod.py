@@ -105,6 +105,7 @@ class Pod:
         self.entra = Entra(PROGRAMS / "imdslet", folder, "127.0.0.1", ISSUER, issuer.jwks)
         for name in NUMBERS:
             self.entra.trust(identity(name)["client_id"], "web")
+        self.objects = manifest(annotations)
         self.spec = injected(self.entra.url, folder / "entra-ca.crt", annotations)
         self.lay_folder(issuer.token())
 
