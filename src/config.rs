@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use imdslet_core::settings::{FLAGS, Flag, Given, Mistake, Settings};
 
+use crate::explain::{self, Target};
 use crate::inject::Format;
 use crate::migrate::{self, Issuer};
 
@@ -26,6 +27,8 @@ pub enum Task {
     Demo(DemoArgs),
     /// Prints what the webhook would make of manifests, offline
     Inject(InjectArgs),
+    /// Tells which identity a pod gets, by what, and why not another
+    Explain(ExplainArgs),
     /// Plans the move from aad-pod-identity: what must exist in Azure, what must be decided
     Migrate(MigrateArgs),
     /// Serves a stand-in for a part of Azure
@@ -57,6 +60,42 @@ pub struct InjectArgs {
     #[command(flatten)]
     pub settings: SettingsArgs,
 }
+
+/// `imdslet explain`.
+#[derive(Debug, Args)]
+#[command(after_help = EXPLAIN_HELP)]
+pub struct ExplainArgs {
+    /// What to explain; without it, every labelled pod and workload
+    #[arg(value_name = "KIND/NAME")]
+    pub targets: Vec<Target>,
+    /// The pod of this name, as a target
+    #[arg(long, value_name = "NAME")]
+    pub pod: Vec<String>,
+    /// File or folder of a cluster's objects, or - for stdin; can be repeated
+    #[arg(short, long = "filename", value_name = "FILE", required = true, num_args = 1)]
+    pub files: Vec<PathBuf>,
+    /// Issuer of the cluster's service account tokens, exact to the slash
+    #[arg(long, value_name = "URL")]
+    pub issuer: Option<Issuer>,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: explain::Format,
+    /// Namespace of objects and targets that name none
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// The settings of the webhook.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+}
+
+/// What a target may be, and what the exit code means.
+const EXPLAIN_HELP: &str = "\
+A target is KIND/NAME or KIND/NAMESPACE/NAME: a pod, what makes pods, or an
+AzureIdentityBinding. The files must have what decides about it: AzureIdentities,
+bindings and exceptions, and the namespace where that has annotations.
+
+Exit code 0: all that ask for an identity have one, 1: one of them has none, or a
+binding gives nothing, 3: it could not be found out.";
 
 /// `imdslet migrate`.
 #[derive(Debug, Args)]

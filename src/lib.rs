@@ -5,6 +5,8 @@ pub mod demo;
 pub mod documents;
 pub mod emulate;
 pub mod emulator;
+pub mod explain;
+mod family;
 pub mod https;
 pub mod inject;
 pub mod migrate;

@@ -5,10 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use imdslet::config::{CommandLine, Emulate, InjectArgs, MigrateArgs, SettingsError, Task};
+use imdslet::config::{
+    CommandLine, Emulate, ExplainArgs, InjectArgs, MigrateArgs, SettingsError, Task,
+};
 use imdslet::demo::{self, ProgramError};
 use imdslet::documents;
 use imdslet::emulate;
+use imdslet::explain::{self, Target};
 use imdslet::inject::inject;
 use imdslet::migrate;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
     let task = CommandLine::parse().task;
     let ended = match task {
         Task::Inject(args) => run_inject(args),
+        Task::Explain(args) => run_explain(args),
         Task::Migrate(args) => run_migrate(args),
         Task::Demo(args) => block_on(run_demo(args.keep)),
         Task::Emulate(Emulate::Entra(args)) => block_on(async move {
@@ -70,6 +74,21 @@ fn run_inject(args: InjectArgs) -> anyhow::Result<u8> {
     io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
     complain(&injected.summary());
     Ok(0)
+}
+
+fn run_explain(args: ExplainArgs) -> anyhow::Result<u8> {
+    let settings = args.settings.read()?;
+    let documents = documents::read(&args.files)?;
+    let pods = args.pod.iter().map(|name| Target::pod(name));
+    let targets: Vec<_> = args.targets.into_iter().chain(pods).collect();
+    let issuer = args.issuer.as_ref().map(migrate::Issuer::as_str);
+    let explained = explain::explain(&documents, &settings, issuer, &args.namespace, &targets)?;
+    for problem in &explained.problems {
+        complain(&format!("warning: {problem}"));
+    }
+    let text = explained.write(args.output);
+    io::stdout().write_all(text.as_bytes()).context("cannot write the explanation")?;
+    Ok(if explained.is_fine() { 0 } else { NO })
 }
 
 fn run_migrate(args: MigrateArgs) -> anyhow::Result<u8> {

@@ -81,7 +81,7 @@ fn has_label(object: &Value) -> bool {
     object.pointer("/metadata/labels").and_then(|labels| labels.get(POD_LABEL)).is_some()
 }
 
-fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
+pub(crate) fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
     value.get(key)?.as_str().filter(|text| !text.is_empty())
 }
 

@@ -16,6 +16,7 @@ pub mod authority;
 mod choices;
 pub mod contract;
 pub mod csi;
+pub mod explain;
 pub mod federation;
 mod fields;
 pub mod hold;

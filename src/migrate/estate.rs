@@ -1,6 +1,5 @@
 //! What the files hold: the objects that count for the move, whatever their order.
 
-mod family;
 mod hints;
 mod surroundings;
 
@@ -16,8 +15,8 @@ use imdslet_core::objects::{
 use serde_json::Value;
 
 use crate::documents::{Document, Place};
+use crate::family::Family;
 use crate::workloads::{PodSite, objects, pods};
-use family::Family;
 use surroundings::Surroundings;
 
 /// Everything that the plan is made of.

@@ -47,6 +47,14 @@ pub struct Issuer(String);
 )]
 pub struct NotAnIssuer;
 
+impl Issuer {
+    /// As it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl std::str::FromStr for Issuer {
     type Err = NotAnIssuer;
 

@@ -13,6 +13,7 @@ mod bindings;
 mod chain;
 mod command;
 mod documents;
+mod explain;
 mod guides;
 mod invariants;
 mod manifests;

@@ -4,18 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::text;
 use crate::documents::Document;
-use crate::workloads::{objects, pods};
+use crate::workloads::{objects, pods, text};
 
 /// Who made whom.
-pub(super) struct Family {
+pub(crate) struct Family {
     objects: BTreeSet<String>,
     makers: BTreeMap<String, String>,
 }
 
+fn word<'a>(value: &'a Value, key: &str) -> &'a str {
+    text(value, key).unwrap_or_default()
+}
+
 impl Family {
-    pub(super) fn of(documents: &[Document], default_namespace: &str) -> Self {
+    pub(crate) fn of(documents: &[Document], default_namespace: &str) -> Self {
         let mut family = Self { objects: BTreeSet::new(), makers: BTreeMap::new() };
         let all = documents.iter().flat_map(|document| objects(&document.value));
         let all: Vec<_> = all
@@ -31,10 +34,11 @@ impl Family {
             let Some(owner) = owners.and_then(|owners| owners.iter().find(is_maker)) else {
                 continue;
             };
-            let (kind, name) = (text(owner, "/kind"), text(owner, "/name"));
+            let (kind, name) = (word(owner, "kind"), word(owner, "name"));
             let maker = format!("{kind}/{}/{name}", site.namespace);
             // ReplicaSets are seldom dumped; their names tell the Deployment.
-            let hash = text(value, "/metadata/labels/pod-template-hash");
+            let labels = value.pointer("/metadata/labels");
+            let hash = labels.map_or("", |labels| word(labels, "pod-template-hash"));
             let deployment = name.strip_suffix(hash).and_then(|name| name.strip_suffix('-'));
             let deployment = deployment
                 .filter(|_| kind == "ReplicaSet" && !hash.is_empty())
@@ -45,12 +49,12 @@ impl Family {
         family
     }
 
-    pub(super) fn has(&self, object: &str) -> bool {
+    pub(crate) fn has(&self, object: &str) -> bool {
         self.objects.contains(object)
     }
 
     /// The first maker of an object that nobody made, as far as is known.
-    pub(super) fn root(&self, object: &str) -> String {
+    pub(crate) fn root(&self, object: &str) -> String {
         let mut root = object;
         // Nobody is their own ancestor, but a file may say so.
         for _ in 0..8 {
