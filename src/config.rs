@@ -9,6 +9,7 @@ use imdslet_core::settings::{FLAGS, Flag, Given, Mistake, Settings};
 
 use crate::explain::{self, Target};
 use crate::inject::Format;
+use crate::live::Access;
 use crate::migrate::{self, Issuer};
 
 /// Azure managed identities for pods, without a DaemonSet.
@@ -72,8 +73,17 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "NAME")]
     pub pod: Vec<String>,
     /// File or folder of a cluster's objects, or - for stdin; can be repeated
-    #[arg(short, long = "filename", value_name = "FILE", required = true, num_args = 1)]
+    #[arg(
+        short,
+        long = "filename",
+        value_name = "FILE",
+        required_unless_present = "live",
+        num_args = 1
+    )]
     pub files: Vec<PathBuf>,
+    /// Which cluster to read instead.
+    #[command(flatten)]
+    pub live: LiveArgs,
     /// Issuer of the cluster's service account tokens, exact to the slash
     #[arg(long, value_name = "URL")]
     pub issuer: Option<Issuer>,
@@ -97,16 +107,48 @@ bindings and exceptions, and the namespace where that has annotations.
 Exit code 0: all that ask for an identity have one, 1: one of them has none, or a
 binding gives nothing, 3: it could not be found out.";
 
+/// A cluster to read, instead of files.
+#[derive(Debug, Args)]
+pub struct LiveArgs {
+    /// Read the cluster of the kubeconfig instead of files; nothing is written
+    #[arg(long, conflicts_with = "files")]
+    pub live: bool,
+    /// With --live: the kubeconfig [default: that of kubectl]
+    #[arg(long, value_name = "FILE", requires = "live")]
+    pub kubeconfig: Option<PathBuf>,
+    /// With --live: the context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME", requires = "live")]
+    pub context: Option<String>,
+}
+
+impl LiveArgs {
+    /// The cluster, if one is meant.
+    #[must_use]
+    pub fn access(&self) -> Option<Access> {
+        let Self { kubeconfig, context, .. } = self;
+        self.live.then(|| Access { kubeconfig: kubeconfig.clone(), context: context.clone() })
+    }
+}
+
 /// `imdslet migrate`.
 #[derive(Debug, Args)]
 #[command(after_help = MIGRATE_HELP)]
 pub struct MigrateArgs {
     /// File or folder of a cluster's objects, or - for stdin; can be repeated
-    #[arg(short, long = "filename", value_name = "FILE", required = true, num_args = 1..)]
+    #[arg(
+        short,
+        long = "filename",
+        value_name = "FILE",
+        required_unless_present = "live",
+        num_args = 1..
+    )]
     pub files: Vec<PathBuf>,
-    /// Issuer of the cluster's service account tokens, exact to the slash
-    #[arg(long, value_name = "URL")]
-    pub issuer: Issuer,
+    /// Which cluster to read instead.
+    #[command(flatten)]
+    pub live: LiveArgs,
+    /// Issuer of the cluster's service account tokens, exact to the slash; --live can tell it
+    #[arg(long, value_name = "URL", required_unless_present = "live")]
+    pub issuer: Option<Issuer>,
     /// How to print the plan
     #[arg(short, long, value_enum, default_value_t)]
     pub output: migrate::Format,

@@ -9,5 +9,6 @@ pub mod explain;
 mod family;
 pub mod https;
 pub mod inject;
+pub mod live;
 pub mod migrate;
 pub mod workloads;

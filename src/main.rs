@@ -9,10 +9,11 @@ use imdslet::config::{
     CommandLine, Emulate, ExplainArgs, InjectArgs, MigrateArgs, SettingsError, Task,
 };
 use imdslet::demo::{self, ProgramError};
-use imdslet::documents;
+use imdslet::documents::{self, Document};
 use imdslet::emulate;
 use imdslet::explain::{self, Target};
 use imdslet::inject::inject;
+use imdslet::live::{Access, Cluster};
 use imdslet::migrate;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -78,10 +79,13 @@ fn run_inject(args: InjectArgs) -> anyhow::Result<u8> {
 
 fn run_explain(args: ExplainArgs) -> anyhow::Result<u8> {
     let settings = args.settings.read()?;
-    let documents = documents::read(&args.files)?;
+    let (documents, issuer) = match args.live.access() {
+        Some(access) => of_cluster(&access, args.issuer)?,
+        None => (documents::read(&args.files)?, args.issuer),
+    };
     let pods = args.pod.iter().map(|name| Target::pod(name));
     let targets: Vec<_> = args.targets.into_iter().chain(pods).collect();
-    let issuer = args.issuer.as_ref().map(migrate::Issuer::as_str);
+    let issuer = issuer.as_ref().map(migrate::Issuer::as_str);
     let explained = explain::explain(&documents, &settings, issuer, &args.namespace, &targets)?;
     for problem in &explained.problems {
         complain(&format!("warning: {problem}"));
@@ -99,8 +103,12 @@ fn run_migrate(args: MigrateArgs) -> anyhow::Result<u8> {
             complain(&line);
         }
     };
-    let documents = migrate::read(&args.files, &mut tell)?;
-    let plan = migrate::plan(&documents, &settings, &args.issuer, &args.namespace)?;
+    let (documents, issuer) = match args.live.access() {
+        Some(access) => of_cluster(&access, args.issuer)?,
+        None => (migrate::read(&args.files, &mut tell)?, args.issuer),
+    };
+    let issuer = issuer.context("the issuer is not known; name it by --issuer")?;
+    let plan = migrate::plan(&documents, &settings, &issuer, &args.namespace)?;
     let text = plan.write(args.output);
     io::stdout().write_all(text.as_bytes()).context("cannot write the plan")?;
     for migrate::Decision { reason, object, message } in &plan.decisions {
@@ -111,6 +119,24 @@ fn run_migrate(args: MigrateArgs) -> anyhow::Result<u8> {
         complain(next);
     }
     Ok(if plan.decisions.is_empty() { 0 } else { NO })
+}
+
+/// The objects of a cluster, and its issuer where none was named.
+fn of_cluster(
+    access: &Access,
+    issuer: Option<migrate::Issuer>,
+) -> anyhow::Result<(Vec<Document>, Option<migrate::Issuer>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start")?.block_on(async {
+        let cluster = Cluster::connect(access).await?;
+        let issuer = if let Some(issuer) = issuer {
+            issuer
+        } else {
+            let issuer = cluster.issuer().await?;
+            issuer.parse().with_context(|| format!("the cluster's issuer is `{issuer}`"))?
+        };
+        Ok((cluster.documents().await?, Some(issuer)))
+    })
 }
 
 async fn run_demo(keep: bool) -> anyhow::Result<u8> {

@@ -25,6 +25,7 @@ import csi_mount  # noqa: F401
 import clients_in_pods  # noqa: F401
 import policies  # noqa: F401
 import threats  # noqa: F401
+import live  # noqa: F401
 import faults  # noqa: F401
 import outages  # noqa: F401
 import monitoring  # noqa: F401

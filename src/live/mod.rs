@@ -1,0 +1,289 @@
+//! A cluster, read and never written: by the API server of a kubeconfig.
+
+mod kinds;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::documents::{Document, Place};
+use kinds::KINDS;
+pub use kinds::Kind;
+
+/// How long one answer of the API server may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How many objects are asked for at once.
+const PAGE: usize = 500;
+
+/// Which cluster, and as whom.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// The kubeconfig; without one, that of `KUBECONFIG` or of the home folder.
+    pub kubeconfig: Option<PathBuf>,
+    /// Its context; without one, its current one.
+    pub context: Option<String>,
+}
+
+/// A cluster's API server, and who asks it.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    server: String,
+}
+
+/// Why a cluster cannot be read. Nothing is ever said of a part of one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LiveError {
+    /// There is no kubeconfig that can be used.
+    #[error(
+        "no cluster is known: {0}; name a kubeconfig by --kubeconfig or KUBECONFIG, and one of its \
+         contexts by --context"
+    )]
+    NoConfig(String),
+    /// Nobody answers.
+    #[error(
+        "the API server {server} cannot be reached: {cause}; see that its address and CA in the \
+         kubeconfig are right, and that no VPN or proxy is missing"
+    )]
+    Unreachable {
+        /// Its address.
+        server: String,
+        /// Why.
+        cause: String,
+    },
+    /// It does not know who asks.
+    #[error(
+        "the API server {0} does not know who asks (401): the credentials of the kubeconfig have \
+         expired or are of another cluster; log in again"
+    )]
+    Unauthenticated(String),
+    /// Who asks may not.
+    #[error(
+        "not all that is needed may be read, and a part would be taken for the whole; missing are:\n{}",
+        .0.iter().map(|one| format!("  {one}")).collect::<Vec<_>>().join("\n")
+    )]
+    Forbidden(BTreeSet<String>),
+    /// Any other answer.
+    #[error("the API server {server} answers /{path} with {status}: {message}")]
+    Answer {
+        /// Its address.
+        server: String,
+        /// What was asked for.
+        path: String,
+        /// Its status.
+        status: u16,
+        /// What it says.
+        message: String,
+    },
+}
+
+impl Cluster {
+    /// The cluster of a kubeconfig. Nothing is asked yet.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError::NoConfig`].
+    pub async fn connect(access: &Access) -> Result<Self, LiveError> {
+        let no_config = |error: &dyn std::error::Error| {
+            // A kubeconfig that is missing is said by the cause alone.
+            let causes = std::iter::successors(Some(error), |error| error.source());
+            let causes: Vec<_> = causes.map(ToString::to_string).collect();
+            LiveError::NoConfig(causes.join(": "))
+        };
+        let found = match &access.kubeconfig {
+            Some(path) => Kubeconfig::read_from(path),
+            None => Kubeconfig::read(),
+        };
+        let kubeconfig = found.map_err(|error| no_config(&error))?;
+        let options =
+            KubeConfigOptions { context: access.context.clone(), ..KubeConfigOptions::default() };
+        let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+        let config = config.map_err(|error| no_config(&error))?;
+        let server = config.cluster_url.to_string();
+        let client = Client::try_from(config).map_err(|error| no_config(&error))?;
+        Ok(Self::of(client, &server))
+    }
+
+    /// The cluster behind `client`.
+    pub(crate) fn of(client: Client, server: &str) -> Self {
+        Self { client, server: server.trim_end_matches('/').to_owned() }
+    }
+
+    /// What the API server answers, and its status. `path` begins without a slash.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError::Unreachable`] or [`LiveError::Unauthenticated`].
+    pub async fn ask(
+        &self,
+        method: http::Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Value), LiveError> {
+        let unreachable =
+            |cause: String| LiveError::Unreachable { server: self.server.clone(), cause };
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/{path}"))
+            .header(http::header::ACCEPT, "application/json")
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(body.map_or_else(Body::empty, |body| Body::from(body.to_string().into_bytes())))
+            .map_err(|error| unreachable(error.to_string()))?;
+        let answered = async {
+            let answer = self.client.send(request).await.map_err(|error| causes(&error))?;
+            let (head, body) = answer.into_parts();
+            let bytes = body.collect().await.map_err(|error| causes(&error))?.to_bytes();
+            Ok::<_, String>((head.status, bytes))
+        };
+        let late = || format!("no answer within {} s", DEADLINE.as_secs());
+        let (status, bytes) = timeout(DEADLINE, answered)
+            .await
+            .map_err(|_| unreachable(late()))?
+            .map_err(unreachable)?;
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(LiveError::Unauthenticated(self.server.clone()));
+        }
+        let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
+        Ok((status, serde_json::from_slice(&bytes).unwrap_or_else(|_| text())))
+    }
+
+    /// An object; `None` if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError`].
+    pub async fn get(&self, path: &str) -> Result<Option<Value>, LiveError> {
+        let (status, value) = self.ask(http::Method::GET, path, None).await?;
+        match status {
+            StatusCode::OK => Ok(Some(value)),
+            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::FORBIDDEN => {
+                Err(LiveError::Forbidden(BTreeSet::from([message(&value).to_owned()])))
+            }
+            _ => Err(self.answer(path, status, &value)),
+        }
+    }
+
+    fn answer(&self, path: &str, status: StatusCode, value: &Value) -> LiveError {
+        LiveError::Answer {
+            server: self.server.clone(),
+            path: path.to_owned(),
+            status: status.as_u16(),
+            message: message(value).to_owned(),
+        }
+    }
+
+    /// All objects of a kind; `None` if the cluster has no such kind.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError`].
+    pub async fn list(&self, kind: &Kind) -> Result<Option<Vec<Value>>, LiveError> {
+        let mut all = Vec::new();
+        let mut rest = String::new();
+        loop {
+            let path = format!("{}?limit={PAGE}{rest}", kind.path());
+            let (status, mut page) = self.ask(http::Method::GET, &path, None).await?;
+            match status {
+                StatusCode::OK => {}
+                StatusCode::NOT_FOUND => return Ok(None),
+                StatusCode::FORBIDDEN => {
+                    return Err(LiveError::Forbidden(BTreeSet::from([kind.permission()])));
+                }
+                // The list that was begun has grown too old: from the beginning.
+                StatusCode::GONE if !rest.is_empty() => {
+                    (all, rest) = (Vec::new(), String::new());
+                    continue;
+                }
+                _ => return Err(self.answer(&path, status, &page)),
+            }
+            if let Some(items) = page.get_mut("items").and_then(Value::as_array_mut) {
+                all.extend(items.drain(..).map(|item| kind.complete(item)));
+            }
+            let more = page.pointer("/metadata/continue").and_then(Value::as_str);
+            match more.filter(|token| !token.is_empty()) {
+                Some(token) => {
+                    let token: String = form_urlencoded::byte_serialize(token.as_bytes()).collect();
+                    rest = format!("&continue={token}");
+                }
+                None => return Ok(Some(all)),
+            }
+        }
+    }
+
+    /// Every object that decides about pods' identities, as files would have them.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError`]; every permission that is missing is named at once.
+    pub async fn documents(&self) -> Result<Vec<Document>, LiveError> {
+        let mut documents = Vec::new();
+        let mut forbidden = BTreeSet::new();
+        for kind in &KINDS {
+            let found = match self.list(kind).await {
+                Ok(found) => found.unwrap_or_default(),
+                Err(LiveError::Forbidden(missing)) => {
+                    forbidden.extend(missing);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let place = Place { file: self.server.clone(), number: documents.len() + 1 };
+            let wanted = found.into_iter().filter(|value| kind.is_wanted(value));
+            documents.extend(wanted.map(|value| Document { place: place.clone(), value }));
+        }
+        if forbidden.is_empty() { Ok(documents) } else { Err(LiveError::Forbidden(forbidden)) }
+    }
+
+    /// The issuer of the cluster's service account tokens, as the API server says it.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError`].
+    pub async fn issuer(&self) -> Result<String, LiveError> {
+        let path = ".well-known/openid-configuration";
+        let (status, value) = self.ask(http::Method::GET, path, None).await?;
+        if status == StatusCode::FORBIDDEN {
+            let missing = format!(
+                "get the path /{path} (ClusterRole system:service-account-issuer-discovery), or name \
+                 the issuer by --issuer"
+            );
+            return Err(LiveError::Forbidden(BTreeSet::from([missing])));
+        }
+        let issuer = value.get("issuer").and_then(Value::as_str);
+        issuer.map(str::to_owned).ok_or_else(|| self.answer(path, status, &value))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+}
+
+/// What a Status of the API server says.
+pub(crate) fn message(value: &Value) -> &str {
+    value.get("message").and_then(Value::as_str).or(value.as_str()).unwrap_or("(nothing)")
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let all = std::iter::successors(Some(error), |error| error.source());
+    let mut all: Vec<_> = all.map(ToString::to_string).collect();
+    // Each cause is often repeated by the one above it.
+    all.dedup_by(|below, above| above.contains(&**below));
+    all.join(": ")
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
