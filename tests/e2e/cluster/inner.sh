@@ -119,6 +119,7 @@ evictionHard: {nodefs.available: "1%", imagefs.available: "1%", memory.available
 volumePluginDir: $K8S_STATE/volume-plugins
 serverTLSBootstrap: false
 registerWithTaints: []
+allowedUnsafeSysctls: ["net.ipv6.conf.*"]
 syncFrequency: 10s
 fileCheckFrequency: 10s
 X

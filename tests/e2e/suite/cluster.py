@@ -1,5 +1,6 @@
 """The cluster that `run` has started: imdslet is installed in it as an operator would."""
 
+import contextlib
 import csv
 import json
 import os
@@ -36,16 +37,23 @@ class Cluster:
         self.folder = pathlib.Path(env["E2E_WORK"])
         self.entra = Entra(env["IMDSLET"], self.folder, self.host, env["K8S_ISSUER"], jwks)
 
+    def ctr(self, *words):
+        """Asks the node's containerd."""
+        command = ["ctr", "-a", f"{self.state}/run/containerd.sock", "-n", "k8s.io", *words]
+        subprocess.run(command, check=True, capture_output=True)
+
     def load(self, *archives):
         """Gives images to the node."""
-        ctr = ["ctr", "-a", f"{self.state}/run/containerd.sock", "-n", "k8s.io", "images", "import"]
         for archive in archives:
-            subprocess.run([*ctr, archive], check=True, stdout=subprocess.DEVNULL)
+            self.ctr("images", "import", archive)
+
+    def run(self, *words):
+        """What kubectl says."""
+        return subprocess.run([*self.kubectl, *words], check=True, capture_output=True, text=True).stdout
 
     def read(self, manifest):
         """The objects of a YAML file."""
-        command = [*self.kubectl, "create", "--dry-run=client", "--validate=false", "-o", "json", "-f", manifest]
-        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        text = self.run("create", "--dry-run=client", "--validate=false", "-o", "json", "-f", manifest)
         decoder, things, at = json.JSONDecoder(), [], 0
         while at < len(text.rstrip()):
             thing, at = decoder.raw_decode(text, at)
@@ -53,9 +61,16 @@ class Cluster:
             things += thing["items"] if thing["kind"] == "List" else [thing]
         return things
 
-    def apply(self, things, check=True):
+    def apply(self, things, *flags, check=True):
+        return self.feed(things, "apply", *flags, check=check)
+
+    def remove(self, things):
+        """Deletes them, and comes back when they are gone."""
+        self.feed(things, "delete", "--ignore-not-found")
+
+    def feed(self, things, *words, check=True):
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": things})
-        return subprocess.run([*self.kubectl, "apply", "-f", "-"], input=text, text=True, check=check,
+        return subprocess.run([*self.kubectl, *words, "-f", "-"], input=text, text=True, check=check,
                               capture_output=True)
 
     def settings(self):
@@ -74,7 +89,8 @@ class Cluster:
                 thing["data"] |= self.settings()
         extra_ca = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"ca.crt": self.entra.ca},
                     "metadata": {"name": "imdslet-extra-ca", "namespace": SYSTEM}}
-        return [*things, extra_ca]
+        # After the namespace, and before those who wait for it.
+        return [things[0], extra_ca, *things[1:]]
 
     def install(self):
         """install.yaml, with the settings of this cluster; everything is ready afterwards."""
@@ -150,6 +166,29 @@ class Cluster:
 
     def start(self, component):
         (self.state / "stopped" / component).unlink()
+
+    @contextlib.contextmanager
+    def without(self, component):
+        """While it lasts the kubelet or the container runtime is not there; afterwards it answers again."""
+        self.stop(component)
+        try:
+            yield
+        finally:
+            self.start(component)
+            deadline = time.monotonic() + 60
+            while not self.answers(component):
+                assert time.monotonic() < deadline, f"{component} is not back within 60 s"
+                time.sleep(0.1)
+
+    def answers(self, component):
+        try:
+            if component == "kubelet":
+                self.api.text("GET", f"api/v1/nodes/{self.netns}/proxy/healthz")
+            else:
+                self.ctr("version")
+        except (Refused, subprocess.CalledProcessError):
+            return False
+        return True
 
     def cut_off_entra(self):
         """From now on no pod can reach Entra ID."""

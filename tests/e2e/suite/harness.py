@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import json
+import pathlib
 import time
 import traceback
 
@@ -15,6 +16,8 @@ CLIENT_IMAGE = "imdslet-e2e-client:1"
 RESOURCE = "https://vault.azure.net"
 TESTS = []
 HEAVY = []
+# What a test is the proof of, for the table at the end of a run.
+SHOWS = {}
 
 
 def test(function):
@@ -27,6 +30,27 @@ def heavy(function):
     """Marks a test that takes too long for every change: it runs with --full, or by its name."""
     HEAVY.append(function)
     return test(function)
+
+
+def scenario(*numbers):
+    """Which scenarios of aad-pod-identity's own end-to-end tests a test stands for: docs/compatibility.md lists them."""
+    return shows(*(f"scenario {number}" for number in numbers))
+
+
+def shows(*what):
+    def mark(function):
+        SHOWS[function] = ", ".join(what)
+        return function
+
+    return mark
+
+
+def resource_id(name):
+    """The id in Azure of an identity of the tests."""
+    return (
+        "/subscriptions/5b000000-0000-4000-8000-000000000000/resourcegroups/rg"
+        f"/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
+    )
 
 
 def restricted():
@@ -81,17 +105,14 @@ class Context:
         thing = {"kind": kind, "apiVersion": group, "metadata": metadata, **more}
         return self.api.create(thing | ({"spec": spec} if spec is not None else {}))
 
-    def identity(self, name="identity", client_id=None, **spec):
+    def identity(self, name="identity", client_id=None, namespace=None, **spec):
         client_id = client_id or self.client_id
-        resource = (
-            "/subscriptions/5b000000-0000-4000-8000-000000000000/resourcegroups/rg"
-            f"/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
-        )
-        self.create("AzureIdentity", name, {"type": 0, "resourceID": resource, "clientID": client_id, **spec})
+        spec = {"type": 0, "resourceID": resource_id(name), "clientID": client_id, **spec}
+        self.create("AzureIdentity", name, spec, namespace)
 
-    def bind(self, selector=None, name="binding", identity="identity"):
+    def bind(self, selector=None, name="binding", identity="identity", namespace=None):
         spec = {"azureIdentity": identity, "selector": selector or self.label}
-        self.create("AzureIdentityBinding", name, spec)
+        self.create("AzureIdentityBinding", name, spec, namespace)
 
     def bound(self, labels=None):
         """A namespace with an identity, bound to pods with `self.label`, that Entra ID trusts."""
@@ -136,6 +157,35 @@ class Context:
         token = answer["body"]["access_token"]
         return verify(token, self.cluster.entra.keys(), TENANT, RESOURCE, client_id or self.client_id, proof)
 
+    def refused(self, pod="app", since=0.0):
+        """The answers without a token, from a moment on."""
+        return [one for one in self.answers(pod) if one["at"] > since * 1000 and one["status"] != 200]
+
+    def follows(self, client_id, pod="app", seconds=20):
+        """Waits for a pod's first token of an identity; when it was asked for, in seconds since the Unix epoch."""
+        def found():
+            good = (one for one in self.answers(pod) if one["status"] == 200)
+            return [one for one in good if one["body"]["client_id"] == client_id]
+
+        return self.eventually(f"{pod} has a token of {client_id}", found, seconds)[0]["at"] / 1000
+
+    def processes(self, container="app", pod="app"):
+        """The processes of a container, by their numbers on this machine."""
+        def number():
+            status = self.api.get("Pod", self.namespace, pod)["status"]
+            statuses = status.get("initContainerStatuses", []) + status.get("containerStatuses", [])
+            ids = (one.get("containerID", "") for one in statuses if one["name"] == container)
+            return next(ids, "").rpartition("/")[2]
+
+        # Its own words are here before the kubelet has told its id.
+        inside = self.eventually(f"{pod}/{container} has an id", number, 20)
+
+        def is_inside(process):
+            with contextlib.suppress(OSError):
+                return inside in (process / "cgroup").read_text()
+
+        return [int(one.name) for one in pathlib.Path("/proc").glob("[0-9]*") if is_inside(one)]
+
     def started_at(self, pod="app", container="app", seconds=60):
         """When a container printed its first line, in seconds since the Unix epoch."""
         lines = self.eventually(f"{pod}/{container} starts", lambda: self.lines(pod, container), seconds)
@@ -164,37 +214,58 @@ def sentence(function):
     return function.__name__.replace("_", " ")
 
 
+class Result:
+    """What became of a test."""
+
+    def __init__(self, function, context, verdict):
+        self.function, self.notes, self.verdict = function, context.notes, verdict
+        self.seconds = time.time() - context.started
+        self.module = inspect.getmodule(function).__name__
+
+    def line(self):
+        notes = "".join(f"; {note}" for note in self.notes)
+        return f"{self.verdict:6} {self.module}: {sentence(self.function)} ({self.seconds:.1f} s{notes})"
+
+    def row(self):
+        shown = SHOWS.get(self.function, "")
+        return f"| {shown} | {self.module}: {self.function.__name__} | {self.verdict} | {self.seconds:.1f} |"
+
+
+def table(results):
+    """All results, in Markdown."""
+    head = ["| shows | test | result | s |", "| --- | --- | --- | --- |"]
+    return "\n".join(head + [result.row() for result in results])
+
+
+def keep(context, error, folder):
+    """Prints why a test failed, and keeps what may tell more."""
+    text = "".join(traceback.format_exception(error))
+    print("\n".join(text.splitlines()[-3:]) if isinstance(error, AssertionError) else text, flush=True)
+    try:
+        context.save(folder)
+        (folder / "error.txt").write_text(text)
+        print(f"  logs: {folder}", flush=True)
+    except Exception as error:
+        print(f"  logs could not be kept: {error}", flush=True)
+
+
 def run(cluster, only, full, logs):
-    """Runs the tests one after another; how many passed and how many failed."""
+    """Runs the tests one after another; yields what became of each."""
     is_chosen = lambda one: any(word in one.__name__ for word in only) if only else full or one not in HEAVY
-    chosen = [one for one in TESTS if is_chosen(one)]
-    failed = 0
     for number, function in enumerate(TESTS):
-        if function not in chosen:
+        if not is_chosen(function):
             continue
         context = Context(cluster, function.__name__, number + 1)
+        verdict = "ok"
         try:
             function(context)
-            verdict = "ok"
         except Exception as error:  # A test may fail in any way; the next one is to run.
-            failed += 1
             verdict = "FAILED"
-            text = traceback.format_exc()
-            is_plain = isinstance(error, AssertionError)
-            print("\n".join(text.splitlines()[-3:]) if is_plain else text, flush=True)
-            folder = logs / function.__name__
-            try:
-                context.save(folder)
-                (folder / "error.txt").write_text(text)
-                print(f"  logs: {folder}", flush=True)
-            except Exception as error:
-                print(f"  logs could not be kept: {error}", flush=True)
-        seconds = time.time() - context.started
-        notes = "".join(f"; {note}" for note in context.notes)
-        module = inspect.getmodule(function).__name__
-        print(f"{verdict:6} {module}: {sentence(function)} ({seconds:.1f} s{notes})", flush=True)
+            keep(context, error, logs / function.__name__)
+        result = Result(function, context, verdict)
+        print(result.line(), flush=True)
+        yield result
         try:
             context.clean()
         except Exception as error:
             print(f"  not cleaned up: {error}", flush=True)
-    return len(chosen) - failed, failed

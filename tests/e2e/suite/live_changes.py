@@ -2,7 +2,7 @@
 
 import time
 
-from harness import SYSTEM, container, test
+from harness import SYSTEM, container, scenario, test
 from kube import Refused
 
 
@@ -13,10 +13,9 @@ def held(t, pod="app"):
     return bool(sidecars) and "running" in sidecars[0].get("state", {}) and not sidecars[0].get("started")
 
 
-def refusal_after(t, moment, seconds=20):
+def refusal_after(t, moment, seconds=20, pod="app"):
     """The first answer after a moment that is no token."""
-    refused = lambda: [one for one in t.answers() if one["at"] > moment * 1000 and one["status"] != 200]
-    return t.eventually("the next request is refused", refused, seconds)[0]
+    return t.eventually("the next request is refused", lambda: t.refused(pod, moment), seconds)[0]
 
 
 @test
@@ -43,6 +42,7 @@ def a_pod_that_is_made_first_waits_for_its_binding_and_then_starts(t):
     assert after < 5, "too late"
 
 
+@scenario(4)
 @test
 def the_next_request_is_refused_once_the_binding_is_gone(t):
     t.bound()
@@ -68,15 +68,10 @@ def a_pod_follows_its_binding_to_another_identity(t):
     t.verified()
     t.api.patch("AzureIdentityBinding", t.namespace, "binding", {"spec": {"azureIdentity": "other"}})
     changed = time.time()
-
-    def follows():
-        bodies = (one["body"] for one in t.answers() if one["status"] == 200)
-        return any(body["client_id"] == other for body in bodies)
-
-    t.eventually("a token of the other identity", follows, 20)
-    t.note(f"followed within {time.time() - changed:.2f} s")
+    t.note(f"followed {t.follows(other) - changed:.2f} s after")
 
 
+@scenario(17)
 @test
 def another_replica_of_the_controller_takes_over_when_the_leader_is_gone(t):
     t.bound()
@@ -124,8 +119,7 @@ def a_crd_that_is_deleted_takes_nothing_from_a_running_pod(t):
         moment = time.time()
         later = lambda: [one for one in t.answers() if one["at"] > (moment + 8) * 1000]
         t.eventually("answers eight seconds later", later, 30)
-        refused = [one for one in t.answers() if one["at"] > since * 1000 and one["status"] != 200]
-        assert not refused, refused[0]
+        assert not t.refused(since=since), t.refused(since=since)[0]
     finally:
         definition["metadata"] = {"name": name, "annotations": definition["metadata"].get("annotations", {})}
         definition.pop("status", None)
@@ -152,6 +146,7 @@ def a_crd_that_is_deleted_takes_nothing_from_a_running_pod(t):
     refusal_after(t, time.time())
 
 
+@scenario(2)
 @test
 def what_a_pod_is_assigned_is_shown_and_goes_with_its_binding_and_with_the_pod(t):
     t.bound()

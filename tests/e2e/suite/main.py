@@ -15,6 +15,9 @@ from cluster import Cluster
 import tokens_in_pods  # noqa: F401
 import articles  # noqa: F401
 import articles_storage  # noqa: F401
+import scenarios  # noqa: F401
+import workloads  # noqa: F401
+import edges  # noqa: F401
 import link_local_mode  # noqa: F401
 import identity_bindings  # noqa: F401
 import service_principals  # noqa: F401
@@ -31,6 +34,7 @@ import outages  # noqa: F401
 import monitoring  # noqa: F401
 import scale  # noqa: F401
 import switch  # noqa: F401
+import lifecycle  # noqa: F401
 import bench
 
 
@@ -59,9 +63,11 @@ def main():
         if args.bench:
             bench.measure(cluster)
             return 0
-        passed, failed = harness.run(cluster, words, args.full, work / "failed")
+        results = list(harness.run(cluster, words, args.full, work / "failed"))
+        passed = sum(result.verdict == "ok" for result in results)
+        failed = len(results) - passed
         # `run` prints it, as the last thing of all.
-        (work / "sum").write_text(f"{passed} passed, {failed} failed\n")
+        (work / "sum").write_text(f"\n{harness.table(results)}\n\n{passed} passed, {failed} failed\n")
         return 1 if failed or not passed else 0
     finally:
         cluster.entra.stop()

@@ -8,7 +8,8 @@ import ssl
 import subprocess
 import threading
 
-CONFIGURATION = "zz-e2e-second"  # After `imdslet`, since they are called in the order of their names.
+# They are called in the order of their names.
+AFTER_OURS = "zz-e2e-second"
 
 
 def certificate(folder, host):
@@ -21,14 +22,15 @@ def certificate(folder, host):
     return key, crt
 
 
-def handler(container):
-    patch = json.dumps([{"op": "add", "path": "/spec/containers/-", "value": container}]).encode()
+def handler(container, place):
+    patch = json.dumps([{"op": "add", "path": place, "value": container}]).encode()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             request = review["request"]
-            names = [one["name"] for one in request["object"]["spec"]["containers"]]
+            spec = request["object"]["spec"]
+            names = [one["name"] for one in spec.get("initContainers", []) + spec["containers"]]
             response = {"uid": request["uid"], "allowed": True}
             if container["name"] not in names:
                 response |= {"patchType": "JSONPatch", "patch": base64.b64encode(patch).decode()}
@@ -46,10 +48,10 @@ def handler(container):
 
 
 @contextlib.contextmanager
-def second_webhook(cluster, container):
-    """While it lasts, such pods get `container`."""
+def second_webhook(cluster, container, name=AFTER_OURS, place="/spec/containers/-"):
+    """While it lasts, such pods get `container` at that place of theirs."""
     key, crt = certificate(cluster.folder, cluster.host)
-    server = http.server.ThreadingHTTPServer((cluster.host, 0), handler(container))
+    server = http.server.ThreadingHTTPServer((cluster.host, 0), handler(container, place))
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(crt, key)
     server.socket = tls.wrap_socket(server.socket, server_side=True)
@@ -68,11 +70,11 @@ def second_webhook(cluster, container):
     }
     cluster.api.create({
         "kind": "MutatingWebhookConfiguration", "apiVersion": "admissionregistration.k8s.io/v1",
-        "metadata": {"name": CONFIGURATION}, "webhooks": [entry],
+        "metadata": {"name": name}, "webhooks": [entry],
     })
     try:
         yield
     finally:
-        cluster.api.delete("MutatingWebhookConfiguration", None, CONFIGURATION)
+        cluster.api.delete("MutatingWebhookConfiguration", None, name)
         server.shutdown()
         server.server_close()

@@ -4,7 +4,7 @@ import base64
 
 from cluster import ROOT
 from entra import TENANT
-from harness import container, test
+from harness import container, scenario, test
 
 CERTIFICATES = ROOT / "tests/fixtures/certificates"
 
@@ -22,6 +22,7 @@ def principal(t, kind, **keys):
     t.bind()
 
 
+@scenario(11)
 @test
 def a_client_secret_is_mounted_in_the_sidecar_alone_and_its_rotation_costs_no_request(t):
     principal(t, 1, clientSecret=b"f1rst")

@@ -2,10 +2,11 @@
 
 import datetime
 
-from harness import container, restricted, test
+from harness import container, restricted, scenario, test
 from tokens import claims_of
 
 
+@scenario(19, 20)
 @test
 def custom_resources_keep_keys_in_the_letter_case_of_the_articles(t):
     t.make_namespace()
@@ -18,6 +19,7 @@ def custom_resources_keep_keys_in_the_letter_case_of_the_articles(t):
     assert kept == {"AzureIdentity": "identity", "Selector": "label"}, kept
 
 
+@scenario(12)
 @test
 def an_init_container_gets_a_token(t):
     t.bound()
