@@ -107,7 +107,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         Some(ended) = program.servers.join_next() => Some(why(ended)),
         Some(ended) = program.tasks.join_next() => Some(why(ended.map(Ok))),
     };
-    program.shutdown.cancel();
+    program.ends.shutdown.cancel();
     if failure.is_none() && program.has_endpoints {
         // A second signal is meant.
         tokio::select! {
@@ -116,7 +116,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
     }
-    program.closing.cancel();
+    program.ends.closing.cancel();
     let finished =
         tokio::time::timeout(GRACE, async { while program.servers.join_next().await.is_some() {} });
     let reason = if finished.await.is_ok() { "Finished" } else { "GraceExceeded" };
@@ -140,16 +140,22 @@ struct Program {
     metrics: Metrics,
     published: Published,
     events: mpsc::Sender<Event>,
-    /// The program is not ready any more, and leads nobody.
-    shutdown: CancellationToken,
-    /// Admissions are not accepted any more.
-    closing: CancellationToken,
+    ends: Ends,
     /// Somebody may still be sent here after the program has said that it is not ready.
     has_endpoints: bool,
     /// What finishes its work when it is told to end.
     servers: JoinSet<anyhow::Result<&'static str>>,
     /// What can be dropped at any time.
     tasks: JoinSet<&'static str>,
+}
+
+/// The two steps of an end.
+#[derive(Clone, Default)]
+struct Ends {
+    /// The program is not ready any more, and leads nobody.
+    shutdown: CancellationToken,
+    /// Admissions are not accepted any more.
+    closing: CancellationToken,
 }
 
 impl Program {
@@ -168,8 +174,7 @@ impl Program {
             metrics,
             published,
             events,
-            shutdown: CancellationToken::new(),
-            closing: CancellationToken::new(),
+            ends: Ends::default(),
             has_endpoints: false,
             servers: JoinSet::new(),
             tasks,
@@ -191,7 +196,7 @@ impl Program {
             listener,
             (resolver, config.oldest_tls),
             hook,
-            self.closing.clone(),
+            self.ends.clone(),
         ));
         for event in manifests(path)? {
             self.events.send(event).await.context("the index has ended")?;
@@ -210,12 +215,12 @@ impl Program {
         let client = Client::try_from(cluster).context("cannot make a client for the cluster")?;
         self.serve_health(config.health_listen).await?;
         objects::start(&client, &self.events, (&self.readiness, &self.metrics), &mut self.tasks);
-        let shutdown = self.shutdown.clone();
+        let shutdown = self.ends.shutdown.clone();
         let readiness = self.readiness.clone();
         match config.role {
             Role::Admission => {
                 self.has_endpoints = true;
-                let closing = self.closing.clone();
+                let ends = self.ends.clone();
                 let (sender, first) = oneshot::channel();
                 let (namespace, names) = (config.namespace.clone(), names(&config));
                 let metrics = self.metrics.clone();
@@ -244,7 +249,7 @@ impl Program {
                     };
                     let (settings, resolver, listener) = ready?;
                     let hook = Hook::new(snapshot, Arc::new(settings), metrics);
-                    admission(listener, (resolver, oldest), hook, closing).await
+                    admission(listener, (resolver, oldest), hook, ends).await
                 });
             }
             Role::Controller => {
@@ -272,7 +277,7 @@ impl Program {
             snapshot: self.published.snapshot.clone(),
             readiness: self.readiness.clone(),
             metrics: self.metrics.clone(),
-            shutdown: self.shutdown.clone(),
+            shutdown: self.ends.shutdown.clone(),
         };
         // To the very end: the kubelet shall see why nobody is sent here any more.
         self.tasks.spawn(async {
@@ -287,10 +292,11 @@ async fn admission(
     listener: TcpListener,
     (resolver, oldest): (Arc<Resolver>, OldestTls),
     hook: Hook,
-    shutdown: CancellationToken,
+    Ends { shutdown, closing }: Ends,
 ) -> anyhow::Result<&'static str> {
     let tls = Arc::new(server_config(resolver, oldest)?);
-    serve(TlsListener::new(listener, tls), server::admission(hook), LIMITS, shutdown).await;
+    let router = server::admission(hook, shutdown);
+    serve(TlsListener::new(listener, tls), router, LIMITS, closing).await;
     Ok("the admission server")
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use imdslet_core::index::Index;
@@ -73,15 +74,26 @@ pub struct Health {
     pub shutdown: CancellationToken,
 }
 
-/// The server for the API server: `POST /mutate`, `POST /advise`.
-pub fn admission(hook: Hook) -> Router {
+/// The server for the API server: `POST /mutate`, `POST /advise`. Once it is `ending` each answer is
+/// the last one of its connection.
+pub fn admission(hook: Hook, ending: CancellationToken) -> Router {
     let other = "imdslet-webhook answers POST /mutate and POST /advise\n";
     Router::new()
         .route("/mutate", post(|State(hook), request| answer(hook, request, review)))
         .route("/advise", post(|State(hook), request| answer(hook, request, advise)))
         .fallback(move || async move { (StatusCode::NOT_FOUND, other) })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(map_response(move |response| std::future::ready(part_after(response, &ending))))
         .with_state(hook)
+}
+
+/// A connection that is closed while it idles may be just being used again, and the API server
+/// does not repeat what it has begun to write. One that ends with an answer is given up by both.
+fn part_after(mut response: Response, ending: &CancellationToken) -> Response {
+    if ending.is_cancelled() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// The server for the kubelet and for Prometheus: `GET /healthz`, `GET /readyz`, `GET /metrics`.

@@ -15,6 +15,7 @@ use imdslet_webhook::metrics::Metrics;
 use imdslet_webhook::readiness::Readiness;
 use imdslet_webhook::server::{Health, Hook, admission, health};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 fn hook(objects: &[Value]) -> Hook {
@@ -75,7 +76,7 @@ async fn post(hook: Hook, body: impl Into<Body>) -> (StatusCode, String) {
 
 async fn post_to(hook: Hook, path: &str, body: impl Into<Body>) -> (StatusCode, String) {
     let request = Request::post(path).body(body.into()).unwrap();
-    let response = admission(hook).oneshot(request).await.unwrap();
+    let response = admission(hook, CancellationToken::new()).oneshot(request).await.unwrap();
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap())
@@ -286,7 +287,7 @@ async fn readiness_follows_the_index_and_what_blocks_and_ends_with_the_program()
         snapshot: hook.snapshot,
         readiness: Readiness::default(),
         metrics: hook.metrics,
-        shutdown: tokio_util::sync::CancellationToken::new(),
+        shutdown: CancellationToken::new(),
     };
     let ask = async |of: &Health, path: &str| {
         let request = Request::get(path).body(Body::empty()).unwrap();
@@ -366,6 +367,22 @@ async fn whoever_applies_a_workload_or_a_binding_is_told_what_is_wrong_and_nothi
 }
 
 #[tokio::test]
+async fn once_it_is_told_to_end_each_answer_is_the_last_of_its_connection() {
+    let ending = CancellationToken::new();
+    let router = admission(bound(), ending.clone());
+    let connection = async || {
+        let request =
+            Request::post("/mutate").body(Body::from(review(&json!({})).to_string())).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        response.headers().get("connection").cloned()
+    };
+    assert_eq!(connection().await, None);
+    ending.cancel();
+    assert_eq!(connection().await.unwrap(), "close");
+}
+
+#[tokio::test]
 async fn what_there_is_no_room_for_is_refused_at_once_and_counted() {
     let hook = bound();
     // Bodies that are announced and do not come.
@@ -373,7 +390,7 @@ async fn what_there_is_no_room_for_is_refused_at_once_and_counted() {
         let body = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
         let length = 8 * 1024 * 1024;
         let request = Request::post("/mutate").header("content-length", length).body(body).unwrap();
-        Box::pin(admission(hook.clone()).oneshot(request))
+        Box::pin(admission(hook.clone(), CancellationToken::new()).oneshot(request))
     };
     let mut waiting: Vec<_> = std::iter::repeat_with(slow).take(8).collect();
     for request in &mut waiting {
