@@ -37,3 +37,10 @@ need_clients() {
   command -v java >/dev/null && command -v mvn >/dev/null || need_packages default-jdk-headless maven
   command -v node >/dev/null && command -v npm >/dev/null || need_packages nodejs npm
 }
+
+# Gatekeeper's policy tester, by Go.
+need_gator() {
+  GATOR=$CACHE/gator-3.23.1/gator
+  [ -x "$GATOR" ] && return
+  GOBIN=$CACHE/gator-3.23.1 go install github.com/open-policy-agent/gatekeeper/v3/cmd/gator@v3.23.1
+}

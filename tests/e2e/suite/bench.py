@@ -1,5 +1,6 @@
 """What imdslet costs on a cluster, in seconds. `run --bench`; docs/performance.md has the figures."""
 
+import concurrent.futures
 import os
 import pathlib
 import platform
@@ -10,9 +11,14 @@ import time
 
 from harness import Context, container
 from live_changes import held
+from scenarios import another
 
 STARTS = 20
 CHANGES = 10
+CROWD = 100
+# Who creates the crowd, and how long it may take.
+WORKERS = 4
+LONGEST = 300
 # The ends of the namespaces' names; the tests count from 1.
 NUMBERS = iter(range(900, 1000))
 IDENTITIES = "imdslet.dev/identities"
@@ -56,6 +62,74 @@ def late_bindings(t):
         seconds.append(t.started_at(name) - bound)
         t.api.delete("Pod", t.namespace, name, grace=0)
     return {"binding created → application starts": seconds}
+
+
+def edits(t):
+    """The client id of a running pod's identity is another one, time and again."""
+    t.bound()
+    other = another(t, 2)
+    t.cluster.entra.trust(other, t.namespace)
+    t.pod(containers=[container("loop")])
+    t.verified()
+    seconds = []
+    for number in range(CHANGES):
+        client_id = (other, t.client_id)[number % 2]
+        time.sleep(random.uniform(1.5, 3))
+        t.api.patch("AzureIdentity", t.namespace, "identity", {"spec": {"clientID": client_id}})
+        changed = time.time()
+        seconds.append(t.follows(client_id, since=changed) - changed)
+    return {"identity edited → the next token is the new one": seconds}
+
+
+def crowd(t, name, opted_in):
+    """Many pods at once: when the application of each had started, and when it had its answer."""
+    pods = [f"{name}-{number}" for number in range(CROWD)]
+    began = time.time()
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(lambda pod: t.pod(pod, opted_in=opted_in), pods))
+    started = [t.started_at(pod, seconds=LONGEST) - began for pod in pods]
+    answers = [t.first_answer(pod) for pod in pods]
+    if opted_in:
+        for pod in pods:
+            t.verified(pod)
+    return started, [(one["at"] + one.get("after", 0)) / 1000 - began for one in answers]
+
+
+def crowds(t):
+    """As many pods at once, first without sidecars, then with them: each of these has a token that verifies."""
+    t.bound()
+    found = {}
+    for name, opted_in in (("plain", False), ("injected", True)):
+        found[name] = crowd(t, name, opted_in)
+        if opted_in:
+            print(memory(t.cluster), flush=True)
+        for number in range(CROWD):
+            t.api.delete("Pod", t.namespace, f"{name}-{number}", grace=0)
+        t.eventually("they are gone", lambda: not t.api.list("Pod", t.namespace), LONGEST)
+    return {f"{CROWD} pods at once → each application starts, no sidecar": found["plain"][0],
+            "the same, with sidecars": found["injected"][0],
+            f"{CROWD} pods at once → each has its token": found["injected"][1]}
+
+
+def memory(cluster):
+    """What all sidecars of the node have in memory, as a sentence."""
+    totals = dict.fromkeys(("Rss", "Pss", "Private_Dirty"), 0)
+    processes = [one for one in pathlib.Path("/proc").glob("[0-9]*") if is_sidecar(one, cluster)]
+    for process in processes:
+        for line in (process / "smaps_rollup").read_text().splitlines()[1:]:
+            key, _, amount = line.partition(":")
+            if key in totals:
+                totals[key] += int(amount.split()[0])
+    rss, pss, own = (f"{kilobytes / 1024:.1f} MiB" for kilobytes in totals.values())
+    return f"{len(processes)} sidecars have an RSS of {rss} together, a PSS of {pss}, and {own} of their own (Private_Dirty)"
+
+
+def is_sidecar(process, cluster):
+    try:
+        text = (process / "cgroup").read_text()
+        return (process / "comm").read_text() == "imdslet-sidecar\n" and f"/{cluster.netns}/" in text
+    except OSError:
+        return False
 
 
 class Annotation:
@@ -122,7 +196,7 @@ def processor():
 def measure(cluster):
     """Prints a table in Markdown."""
     lines = []
-    for part in (starts, late_bindings, revocations):
+    for part in (starts, late_bindings, revocations, edits, crowds):
         context = Context(cluster, part.__name__, next(NUMBERS))
         try:
             lines += [line(name, seconds) for name, seconds in part(context).items()]

@@ -161,10 +161,10 @@ class Context:
         """The answers without a token, from a moment on."""
         return [one for one in self.answers(pod) if one["at"] > since * 1000 and one["status"] != 200]
 
-    def follows(self, client_id, pod="app", seconds=20):
+    def follows(self, client_id, pod="app", seconds=20, since=0.0):
         """Waits for a pod's first token of an identity; when it was asked for, in seconds since the Unix epoch."""
         def found():
-            good = (one for one in self.answers(pod) if one["status"] == 200)
+            good = (one for one in self.answers(pod) if one["at"] > since * 1000 and one["status"] == 200)
             return [one for one in good if one["body"]["client_id"] == client_id]
 
         return self.eventually(f"{pod} has a token of {client_id}", found, seconds)[0]["at"] / 1000

@@ -32,9 +32,9 @@ import live  # noqa: F401
 import faults  # noqa: F401
 import outages  # noqa: F401
 import monitoring  # noqa: F401
-import scale  # noqa: F401
 import switch  # noqa: F401
 import lifecycle  # noqa: F401
+import scale  # noqa: F401
 import bench
 
 

@@ -1,39 +1,61 @@
 """Ten thousand identities and ten thousand bindings."""
 
-import concurrent.futures
+import pathlib
 import time
 
-from harness import heavy
+from harness import heavy, resource_id
 
 MANY = 10_000
-WORKERS = 8
+API = "aadpodidentity.k8s.io/v1"
 
 
-def create_all(t, count):
-    """As many identities, each with a binding, none of them of this test's pods."""
-    def one(number):
-        name = f"many-{number}"
-        t.identity(name, f"d0000000-0000-4000-8000-{number:012}")
-        t.bind(name, name, name)
+def client_id(number):
+    return f"d0000000-0000-4000-8000-{number:012}"
 
-    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-        for _ in pool.map(one, range(count)):
-            pass
+
+def pairs(namespace, count):
+    """As many identities, each with a binding, none of them of the test's first pod."""
+    things = []
+    for number in range(count):
+        metadata = {"name": f"many-{number}", "namespace": namespace}
+        identity = {"type": 0, "resourceID": resource_id(metadata["name"]), "clientID": client_id(number)}
+        binding = {"azureIdentity": metadata["name"], "selector": metadata["name"]}
+        for kind, spec in (("AzureIdentity", identity), ("AzureIdentityBinding", binding)):
+            things.append({"kind": kind, "apiVersion": API, "metadata": metadata, "spec": spec})
+    return things
+
+
+def sizes(t):
+    """The RSS of each of imdslet's programs in the cluster, in MiB."""
+    found = []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            is_ours = (process / "comm").read_text() == "imdslet-webhook\n"
+            if is_ours and f"/{t.cluster.netns}/" in (process / "cgroup").read_text():
+                pages = int((process / "statm").read_text().split()[1])
+                found.append(round(pages * 4096 / 2**20, 1))
+        except OSError:
+            continue
+    return sorted(found)
 
 
 @heavy
 def ten_thousand_identities_and_bindings_are_served(t):
     t.bound()
+    before = sizes(t)
     began = time.time()
-    create_all(t, MANY)
+    t.api.create_all(pairs(t.namespace, MANY))
     t.note(f"created in {time.time() - began:.0f} s")
+    last = MANY - 1
+    t.cluster.entra.trust(client_id(last), t.namespace)
     t.pod()
+    t.pod("last", f"many-{last}")
     t.verified()
-    name = f"many-{MANY - 1}"
-    t.cluster.entra.trust(f"d0000000-0000-4000-8000-{MANY - 1:012}", t.namespace)
-    t.pod("last", name)
-    t.verified("last", client_id=f"d0000000-0000-4000-8000-{MANY - 1:012}")
+    t.verified("last", client_id=client_id(last))
+    t.note(f"RSS of webhooks and controllers {sizes(t)} MiB, {before} before")
+    began = time.time()
     t.cluster.restart("imdslet-webhook")
     t.cluster.wait_for_rollout("imdslet-webhook")
-    t.pod("again")
-    t.verified("again")
+    t.note(f"webhooks rolled out in {time.time() - began:.0f} s")
+    t.pod("again", f"many-{last}")
+    t.verified("again", client_id=client_id(last))
