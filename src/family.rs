@@ -19,8 +19,17 @@ fn word<'a>(value: &'a Value, key: &str) -> &'a str {
 
 impl Family {
     pub(crate) fn of(documents: &[Document], default_namespace: &str) -> Self {
+        Self::of_all(documents.iter().map(|document| &document.value), default_namespace)
+    }
+
+    /// Of objects that say their namespaces.
+    pub(crate) fn of_values(values: &[Value]) -> Self {
+        Self::of_all(values.iter(), "default")
+    }
+
+    fn of_all<'a>(values: impl Iterator<Item = &'a Value>, default_namespace: &str) -> Self {
         let mut family = Self { objects: BTreeSet::new(), makers: BTreeMap::new() };
-        let all = documents.iter().flat_map(|document| objects(&document.value));
+        let all = values.flat_map(objects);
         let all: Vec<_> = all
             .filter_map(|(_, value)| {
                 let site = pods(value, default_namespace).into_iter().next()?;

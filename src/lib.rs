@@ -1,5 +1,6 @@
 //! The `imdslet` command and the stand-ins that it brings along.
 
+pub mod check;
 pub mod config;
 pub mod demo;
 pub mod documents;

@@ -2,16 +2,20 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Parser;
+use imdslet::check::{self, Verdict, Wanted};
 use imdslet::config::{
-    CommandLine, Emulate, ExplainArgs, InjectArgs, MigrateArgs, SettingsError, Task,
+    CheckArgs, CommandLine, Emulate, ExplainArgs, InjectArgs, MigrateArgs, SettingsError, Task,
+    wants_no_colour,
 };
 use imdslet::demo::{self, ProgramError};
 use imdslet::documents::{self, Document};
 use imdslet::emulate;
 use imdslet::explain::{self, Target};
+use imdslet::https::{self, Trust};
 use imdslet::inject::inject;
 use imdslet::live::{Access, Cluster};
 use imdslet::migrate;
@@ -31,6 +35,7 @@ fn main() -> ExitCode {
     let task = CommandLine::parse().task;
     let ended = match task {
         Task::Inject(args) => run_inject(args),
+        Task::Check(args) => block_on(run_check(args)),
         Task::Explain(args) => run_explain(args),
         Task::Migrate(args) => run_migrate(args),
         Task::Demo(args) => block_on(run_demo(args.keep)),
@@ -75,6 +80,46 @@ fn run_inject(args: InjectArgs) -> anyhow::Result<u8> {
     io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
     complain(&injected.summary());
     Ok(0)
+}
+
+/// How long to wait before a cluster is looked at again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+async fn run_check(args: CheckArgs) -> anyhow::Result<u8> {
+    if args.rbac {
+        let role = documents::to_yaml([&check::cluster_role()])?;
+        io::stdout().write_all(role.as_bytes()).context("cannot write the ClusterRole")?;
+        return Ok(0);
+    }
+    let mut trust = Trust::web();
+    if let Some(path) = &args.extra_ca {
+        let pem = std::fs::read_to_string(path);
+        let pem = pem.with_context(|| format!("--extra-ca: cannot read {}", path.display()))?;
+        trust = trust.and(&pem).context("--extra-ca")?;
+    }
+    let web = https::Client::new(trust)?;
+    let access = Access { kubeconfig: args.kubeconfig, context: args.context };
+    let cluster = Cluster::connect(&access).await?;
+    let wanted = Wanted { workloads: args.workload, namespace: args.namespace };
+    let until = Instant::now() + args.wait.unwrap_or_default();
+    let report = loop {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let seen = check::gather(&cluster, &web, &wanted, now).await;
+        match seen.map(|facts| check::judge(&facts, env!("CARGO_PKG_VERSION"))) {
+            Ok(report) if report.verdict() != Verdict::Failed => break report,
+            done if Instant::now() + AGAIN > until => break done?,
+            _ => tokio::time::sleep(AGAIN).await,
+        }
+    };
+    let is_coloured = io::stdout().is_terminal() && !wants_no_colour();
+    let text = report.write(args.output, is_coloured);
+    io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
+    Ok(match report.verdict() {
+        Verdict::Passed | Verdict::Warning => 0,
+        Verdict::Failed => NO,
+        Verdict::Unknown => UNKNOWN,
+    })
 }
 
 fn run_explain(args: ExplainArgs) -> anyhow::Result<u8> {

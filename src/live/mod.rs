@@ -134,7 +134,8 @@ impl Cluster {
         let request = Request::builder()
             .method(method)
             .uri(format!("/{path}"))
-            .header(http::header::ACCEPT, "application/json")
+            // Keys and logs come as something else.
+            .header(http::header::ACCEPT, "application/json, */*;q=0.5")
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(body.map_or_else(Body::empty, |body| Body::from(body.to_string().into_bytes())))
             .map_err(|error| unreachable(error.to_string()))?;

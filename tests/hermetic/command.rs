@@ -53,6 +53,7 @@ fn help_says_what_there_is() {
         ("help", vec!["--help"]),
         ("help-inject", vec!["inject", "--help"]),
         ("help-inject-short", vec!["inject", "-h"]),
+        ("help-check", vec!["check", "--help"]),
         ("help-explain", vec!["explain", "--help"]),
         ("help-migrate", vec!["migrate", "--help"]),
         ("help-demo", vec!["demo", "--help"]),

@@ -1,0 +1,199 @@
+//! Whether a cluster is ready for imdslet.
+
+use serde_json::Value;
+
+use super::facts::{Facts, Issuer, Seen};
+use super::report::{Check, Group, Verdict};
+
+/// The oldest Kubernetes whose API has all that imdslet uses, and the first whose sidecars are
+/// native by default with imdslet.
+const OLDEST: u32 = 29;
+const NATIVE: u32 = 32;
+
+const DEFINITIONS: [&str; 4] = [
+    "azureassignedidentities.aadpodidentity.k8s.io",
+    "azureidentities.aadpodidentity.k8s.io",
+    "azureidentitybindings.aadpodidentity.k8s.io",
+    "azurepodidentityexceptions.aadpodidentity.k8s.io",
+];
+
+pub(super) fn group(facts: &Facts) -> Group {
+    let mut checks = vec![version(&facts.version), definitions(&facts.definitions)];
+    checks.push(issuer(&facts.issuer));
+    checks.push(old_programs(&facts.workers));
+    // Whoever finds it installed needs no right to install it.
+    if matches!(&facts.webhook, Ok(None)) {
+        checks.push(rights(&facts.missing_rights));
+    }
+    Group { name: "cluster".to_owned(), checks }
+}
+
+fn version(seen: &Seen<String>) -> Check {
+    let what = ("kubernetes-version", "Kubernetes is new enough");
+    let version = match seen {
+        Ok(version) => version,
+        Err(why) => return Check::unknown(what, why),
+    };
+    let mut parts = version.trim_start_matches('v').split('.');
+    let major = parts.next().and_then(|part| part.parse::<u32>().ok());
+    // Some distributions add a sign: `29+`.
+    let minor = parts.next().and_then(|part| part.trim_end_matches('+').parse::<u32>().ok());
+    match (major, minor) {
+        (Some(1), Some(minor)) if minor < OLDEST => Check::found(
+            what,
+            Verdict::Failed,
+            format!("it is {version}, and imdslet needs 1.{OLDEST}"),
+            "upgrade the cluster",
+        ),
+        (Some(1), Some(minor)) if minor < NATIVE => Check::found(
+            what,
+            Verdict::Warning,
+            format!(
+                "it is {version}: before 1.{NATIVE} sidecars are plain containers unless you ask, \
+                 so init containers get no tokens and Jobs do not end"
+            ),
+            "set --kubernetes-version (IMDSLET_KUBERNETES_VERSION) to it; where every kubelet is 1.29 \
+             or newer, set --sidecar native",
+        ),
+        (Some(_), Some(_)) => Check::passed(what.0, format!("Kubernetes {version} is new enough")),
+        _ => Check::unknown(what, &format!("its version is `{version}`, which is none")),
+    }
+}
+
+fn definitions(seen: &Seen<Vec<Value>>) -> Check {
+    let what =
+        ("custom-resources", "the custom resources are there and keep keys in any letter case");
+    let found = match seen {
+        Ok(found) => found,
+        Err(why) => return Check::unknown(what, why),
+    };
+    let name = |definition: &Value| {
+        definition.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let names: Vec<_> = found.iter().map(name).collect();
+    let missing: Vec<_> =
+        DEFINITIONS.into_iter().filter(|one| !names.iter().any(|name| name == one)).collect();
+    if !missing.is_empty() {
+        return Check::found(
+            what,
+            Verdict::Failed,
+            format!("not there: {}", missing.join(", ")),
+            "kubectl apply -f manifests/crds.yaml",
+        );
+    }
+    let prunes = |definition: &&Value| {
+        let versions = definition.pointer("/spec/versions").and_then(Value::as_array);
+        let keeps = |version: &Value| {
+            let spec =
+                "/schema/openAPIV3Schema/properties/spec/x-kubernetes-preserve-unknown-fields";
+            version.pointer(spec) == Some(&Value::Bool(true))
+        };
+        // Of these two the guides have keys that no schema knows.
+        let name = name(definition);
+        let is_read =
+            name.starts_with("azureidentities.") || name.starts_with("azureidentitybindings.");
+        is_read && !versions.is_some_and(|versions| versions.iter().all(keeps))
+    };
+    let pruning: Vec<_> = found.iter().filter(prunes).map(name).collect();
+    if pruning.is_empty() {
+        return Check::passed(what.0, what.1);
+    }
+    Check::found(
+        what,
+        Verdict::Warning,
+        format!(
+            "{} of aad-pod-identity drop keys such as `ResourceID` and `Selector`, as old guides \
+             write them",
+            pruning.join(" and ")
+        ),
+        "kubectl apply --server-side --force-conflicts -f manifests/crds.yaml: no object is lost",
+    )
+}
+
+fn issuer(seen: &Seen<Issuer>) -> Check {
+    let what = ("issuer", "Entra ID can read the keys of the cluster's service account tokens");
+    let Issuer { url, keys, outside } = match seen {
+        Ok(issuer) => issuer,
+        Err(why) => return Check::unknown(what, why),
+    };
+    let remedy = "az aks update --enable-oidc-issuer; elsewhere set --service-account-issuer to a \
+                  public https URL and publish /.well-known/openid-configuration and the keys there";
+    match outside {
+        Ok(published) => {
+            let missing: Vec<_> =
+                keys.iter().filter(|key| !published.contains(key)).cloned().collect();
+            if missing.is_empty() {
+                return Check::passed(what.0, format!("the keys of {url} are published there"));
+            }
+            Check::found(
+                what,
+                Verdict::Failed,
+                format!("{url} does not show the cluster's key {}", missing.join(", ")),
+                "publish the answer of `kubectl get --raw /openid/v1/jwks` there, or see whose issuer \
+                 it is",
+            )
+        }
+        Err(why) => Check::found(
+            what,
+            Verdict::Warning,
+            format!("from here nothing is read of the issuer {url}: {why}"),
+            format!(
+                "where Entra ID cannot read it either, no federated credential works: {remedy}"
+            ),
+        ),
+    }
+}
+
+fn old_programs(seen: &Seen<Vec<Value>>) -> Check {
+    let what = ("aad-pod-identity", "NMI and MIC are gone");
+    let workers = match seen {
+        Ok(workers) => workers,
+        Err(why) => return Check::unknown(what, why),
+    };
+    let is_old = |worker: &&Value| {
+        let containers = worker.pointer("/spec/template/spec/containers").and_then(Value::as_array);
+        containers.into_iter().flatten().any(|container| {
+            let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
+            let image = image.split(['@', ':']).next().unwrap_or_default();
+            matches!(image.rsplit('/').next(), Some("nmi" | "mic"))
+        })
+    };
+    let text = |value: &Value, pointer: &str| {
+        value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let old: Vec<_> = workers
+        .iter()
+        .filter(is_old)
+        .map(|one| {
+            format!(
+                "{}/{}/{}",
+                text(one, "/kind"),
+                text(one, "/metadata/namespace"),
+                text(one, "/metadata/name")
+            )
+        })
+        .collect();
+    if old.is_empty() {
+        return Check::passed(what.0, "NMI and MIC of aad-pod-identity do not run");
+    }
+    Check::found(
+        what,
+        Verdict::Warning,
+        format!("still there: {}", old.join(", ")),
+        "they may stay while namespaces are moved one by one: imdslet migrate prints the order",
+    )
+}
+
+fn rights(seen: &Seen<Vec<String>>) -> Check {
+    let what = ("rights-to-install", "you may install imdslet");
+    match seen {
+        Err(why) => Check::unknown(what, why),
+        Ok(missing) if missing.is_empty() => Check::passed(what.0, what.1),
+        Ok(missing) => Check::found(
+            what,
+            Verdict::Failed,
+            format!("you may not {}", missing.join("; not ")),
+            "install it as an administrator of the cluster",
+        ),
+    }
+}

@@ -1,0 +1,207 @@
+//! Looks at a cluster. Nothing is written: the one pod that is created is a dry run.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::Wanted;
+use super::facts::{Facts, Issuer, Rehearsal, Seen, Workload};
+use super::rights::INSTALL;
+use crate::family::Family;
+use crate::https::Client;
+use crate::live::{Cluster, Kind, LiveError, message};
+
+const DEPLOYMENTS: Kind = Kind::new("apps", "v1", "deployments", "Deployment");
+const DAEMONSETS: Kind = Kind::new("apps", "v1", "daemonsets", "DaemonSet");
+const STATEFULSETS: Kind = Kind::new("apps", "v1", "statefulsets", "StatefulSet");
+const JOBS: Kind = Kind::new("batch", "v1", "jobs", "Job");
+const CRONJOBS: Kind = Kind::new("batch", "v1", "cronjobs", "CronJob");
+const PODS: Kind = Kind::new("", "v1", "pods", "Pod");
+const DEFINITIONS: Kind = Kind::new(
+    "apiextensions.k8s.io",
+    "v1",
+    "customresourcedefinitions",
+    "CustomResourceDefinition",
+);
+const WEBHOOK: &str = "apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/imdslet";
+const LEASE: &str =
+    "apis/coordination.k8s.io/v1/namespaces/imdslet-system/leases/imdslet-controller";
+
+/// How much of a sidecar's log is read: the last fetches of all its tokens.
+const LINES: usize = 500;
+
+/// Looks at everything. `web` asks what stands outside of the cluster.
+///
+/// # Errors
+///
+/// [`LiveError`], where the API server does not answer at all.
+pub async fn gather(
+    cluster: &Cluster,
+    web: &Client,
+    wanted: &Wanted,
+    now: i64,
+) -> Result<Facts, LiveError> {
+    let (status, version) = cluster.ask(Method::GET, "version", None).await?;
+    let version = match version.get("gitVersion").and_then(Value::as_str) {
+        Some(version) if status == StatusCode::OK => Ok(version.to_owned()),
+        _ => Err(message(&version).to_owned()),
+    };
+    let mut workers = Vec::new();
+    let mut unseen = None;
+    for kind in [DEPLOYMENTS, DAEMONSETS, STATEFULSETS] {
+        match seen(cluster.list(&kind).await) {
+            Ok(found) => workers.extend(found.unwrap_or_default()),
+            Err(why) => unseen = Some(why),
+        }
+    }
+    let pods = seen(cluster.list(&PODS).await).map(Option::unwrap_or_default);
+    let mut workloads = Vec::new();
+    for target in &wanted.workloads {
+        workloads.push(workload(cluster, target, &pods, &workers).await);
+    }
+    let is_labelled = |pod: &Value| {
+        let label = pod.pointer("/metadata/labels/aadpodidbinding").and_then(Value::as_str);
+        label.is_some_and(|label| !label.is_empty())
+    };
+    Ok(Facts {
+        now,
+        version,
+        definitions: seen(cluster.list(&DEFINITIONS).await).map(Option::unwrap_or_default),
+        missing_rights: missing_rights(cluster).await,
+        issuer: issuer(cluster, web).await,
+        workers: unseen.map_or(Ok(workers), Err),
+        webhook: seen(cluster.get(WEBHOOK).await),
+        lease: seen(cluster.get(LEASE).await),
+        rehearsal: rehearse(cluster, &wanted.namespace).await,
+        pods: pods.map(|pods| pods.into_iter().filter(is_labelled).collect()),
+        workloads,
+    })
+}
+
+fn seen<T>(found: Result<T, LiveError>) -> Seen<T> {
+    found.map_err(|error| match error {
+        LiveError::Forbidden(missing) => {
+            let missing: Vec<_> = missing.into_iter().collect();
+            format!(
+                "you may not {}; imdslet check --rbac prints the rights",
+                missing.join("; not ")
+            )
+        }
+        error => error.to_string(),
+    })
+}
+
+async fn missing_rights(cluster: &Cluster) -> Seen<Vec<String>> {
+    let mut missing = Vec::new();
+    for (group, resource) in INSTALL {
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {"group": group, "resource": resource, "verb": "create"}},
+        });
+        let path = "apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        let (status, answer) = seen(cluster.ask(Method::POST, path, Some(&review)).await)?;
+        match answer.pointer("/status/allowed").and_then(Value::as_bool) {
+            Some(true) => {}
+            Some(false) if group.is_empty() => missing.push(format!("create {resource}")),
+            Some(false) => missing.push(format!("create {resource}.{group}")),
+            None => return Err(format!("/{path}: {status}: {}", message(&answer))),
+        }
+    }
+    Ok(missing)
+}
+
+async fn issuer(cluster: &Cluster, web: &Client) -> Seen<Issuer> {
+    let url = seen(cluster.issuer().await)?;
+    let keys = seen(cluster.get("openid/v1/jwks").await)?;
+    let keys = ids(&keys.unwrap_or_default());
+    let outside = published(web, &url).await;
+    Ok(Issuer { url, keys, outside })
+}
+
+/// The ids of the keys that stand at an issuer's URL, as Entra ID reads them.
+async fn published(web: &Client, url: &str) -> Seen<Vec<String>> {
+    let read = async |url: &str| {
+        let answer = web.get(url).await.map_err(|error| error.to_string())?;
+        if answer.status() != StatusCode::OK {
+            return Err(format!("{url} answers {}", answer.status()));
+        }
+        let value: Value = serde_json::from_slice(answer.body())
+            .map_err(|error| format!("{url} answers no JSON: {error}"))?;
+        Ok(value)
+    };
+    let base = url.trim_end_matches('/');
+    let document = read(&format!("{base}/.well-known/openid-configuration")).await?;
+    let said = document.get("issuer").and_then(Value::as_str).unwrap_or_default();
+    if said != url {
+        return Err(format!("its document says that the issuer is `{said}`"));
+    }
+    let keys = document.get("jwks_uri").and_then(Value::as_str).unwrap_or_default();
+    Ok(ids(&read(keys).await?))
+}
+
+fn ids(keys: &Value) -> Vec<String> {
+    let keys = keys.get("keys").and_then(Value::as_array).into_iter().flatten();
+    keys.filter_map(|key| Some(key.get("kid")?.as_str()?.to_owned())).collect()
+}
+
+/// Creates a labelled pod for a moment of thought.
+async fn rehearse(cluster: &Cluster, namespace: &str) -> Seen<Rehearsal> {
+    let context = json!({
+        "allowPrivilegeEscalation": false, "runAsNonRoot": true, "runAsUser": 1000,
+        "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"generateName": "imdslet-check-", "labels": {"aadpodidbinding": "imdslet-check"}},
+        "spec": {"containers": [{"name": "app", "image": "app:1", "securityContext": context,
+            "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {"cpu": "1m", "memory": "1Mi"}}}]},
+    });
+    let path = format!("api/v1/namespaces/{namespace}/pods?dryRun=All");
+    let (status, answer) = seen(cluster.ask(Method::POST, &path, Some(&pod)).await)?;
+    Ok(Rehearsal { namespace: namespace.to_owned(), status: status.as_u16(), answer })
+}
+
+async fn workload(
+    cluster: &Cluster,
+    (namespace, name): &(String, String),
+    pods: &Seen<Vec<Value>>,
+    workers: &[Value],
+) -> Workload {
+    let mut makers = workers.to_vec();
+    for kind in [JOBS, CRONJOBS] {
+        makers.extend(seen(cluster.list(&kind).await).ok().flatten().unwrap_or_default());
+    }
+    let found = pods.clone().map(|pods| {
+        let all: Vec<_> = makers.iter().chain(&pods).cloned().collect();
+        let family = Family::of_values(&all);
+        let is_of_it = |pod: &Value| {
+            let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or("");
+            let own = format!("Pod/{}/{}", text("/metadata/namespace"), text("/metadata/name"));
+            let root = family.root(&own);
+            let rest = |object: &str| object.split_once('/').map(|(_, rest)| rest.to_owned());
+            let meant = Some(format!("{namespace}/{name}"));
+            rest(&own) == meant || rest(&root) == meant
+        };
+        pods.into_iter().filter(is_of_it).collect::<Vec<_>>()
+    });
+    let log = match found.as_ref().ok().and_then(|pods| pods.first()) {
+        Some(pod) => log(cluster, pod).await,
+        None => Ok(String::new()),
+    };
+    Workload { name: format!("{namespace}/{name}"), pods: found, log }
+}
+
+async fn log(cluster: &Cluster, pod: &Value) -> Seen<String> {
+    let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let path = format!(
+        "api/v1/namespaces/{}/pods/{}/log?container=imdslet&tailLines={LINES}",
+        text("/metadata/namespace"),
+        text("/metadata/name")
+    );
+    let (status, answer) = seen(cluster.ask(Method::GET, &path, None).await)?;
+    match (status, answer) {
+        // One line of JSON is read as such.
+        (StatusCode::OK, Value::String(text)) => Ok(text),
+        (StatusCode::OK, value) => Ok(value.to_string()),
+        (_, value) => Err(format!("the sidecar's log: {}", message(&value))),
+    }
+}

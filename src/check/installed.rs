@@ -1,0 +1,312 @@
+//! Whether imdslet works in a cluster.
+
+use imdslet_core::missed::missed;
+use serde_json::Value;
+use x509_parser::pem::Pem;
+
+use super::facts::{Facts, Rehearsal, Seen};
+use super::report::{Check, Group, Verdict};
+
+/// After so long without a sign of the leader another one should have taken over.
+const STALE: i64 = 60;
+/// Before the end of a certificate somebody should have renewed it.
+const SOON: i64 = 7 * 24 * 3600;
+
+pub(super) fn group(facts: &Facts, version: &str) -> Group {
+    let what = ("installed", "imdslet is installed");
+    let mut checks = Vec::new();
+    match &facts.webhook {
+        Err(why) => checks.push(Check::unknown(what, why)),
+        Ok(None) => checks.push(Check::found(
+            what,
+            Verdict::Warning,
+            "there is no MutatingWebhookConfiguration imdslet",
+            "kubectl apply -f manifests/install.yaml, once the list above is as it should be",
+        )),
+        Ok(Some(webhook)) => {
+            checks.push(Check::passed(what.0, what.1));
+            for deployment in ["imdslet-webhook", "imdslet-controller"] {
+                checks.push(replicas(&facts.workers, deployment));
+            }
+            checks.push(leader(&facts.lease, facts.now));
+            checks.push(releases(&facts.workers, version));
+            checks.push(bundles(webhook, facts.now));
+            checks.push(circle(webhook, &facts.workers));
+            checks.push(rehearsed(&facts.rehearsal));
+            checks.push(left_out(&facts.pods));
+        }
+    }
+    Group { name: "imdslet".to_owned(), checks }
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn deployment<'a>(workers: &'a [Value], name: &str) -> Option<&'a Value> {
+    workers.iter().find(|one| {
+        text(one, "/kind") == "Deployment"
+            && text(one, "/metadata/namespace") == "imdslet-system"
+            && text(one, "/metadata/name") == name
+    })
+}
+
+fn replicas(seen: &Seen<Vec<Value>>, name: &'static str) -> Check {
+    let title = format!("the replicas of {name} are ready");
+    let what =
+        (if name == "imdslet-webhook" { "webhook-ready" } else { "controller-ready" }, &*title);
+    let workers = match seen {
+        Ok(workers) => workers,
+        Err(why) => return Check::unknown(what, why),
+    };
+    let logs = format!(
+        "kubectl -n imdslet-system describe deployment {name}; kubectl -n imdslet-system logs deploy/{name}"
+    );
+    let Some(found) = deployment(workers, name) else {
+        let message = format!("Deployment imdslet-system/{name} does not exist");
+        return Check::found(
+            what,
+            Verdict::Failed,
+            message,
+            "kubectl apply -f manifests/install.yaml",
+        );
+    };
+    let count = |pointer: &str| found.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+    let (wanted, ready) = (count("/spec/replicas"), count("/status/availableReplicas"));
+    if ready == 0 || wanted == 0 {
+        return Check::found(what, Verdict::Failed, format!("{ready} of {wanted} are ready"), logs);
+    }
+    if ready < wanted {
+        return Check::found(
+            what,
+            Verdict::Warning,
+            format!("{ready} of {wanted} are ready"),
+            logs,
+        );
+    }
+    if wanted < 2 {
+        let message = "it has one replica, and is away while that one is moved";
+        return Check::found(what, Verdict::Warning, message, "give it two");
+    }
+    Check::passed(what.0, format!("{ready} of {wanted} replicas of {name} are ready"))
+}
+
+fn leader(seen: &Seen<Option<Value>>, now: i64) -> Check {
+    let what = ("leader", "one controller leads");
+    let lease = match seen {
+        Ok(Some(lease)) => lease,
+        Ok(None) => {
+            let message = "there is no Lease imdslet-system/imdslet-controller: none has led yet";
+            let remedy = "kubectl -n imdslet-system logs deploy/imdslet-controller";
+            return Check::found(what, Verdict::Failed, message, remedy);
+        }
+        Err(why) => return Check::unknown(what, why),
+    };
+    let renewed = text(lease, "/spec/renewTime").parse::<jiff::Timestamp>();
+    let holder = text(lease, "/spec/holderIdentity");
+    match renewed {
+        Ok(renewed) if now - renewed.as_second() <= STALE && !holder.is_empty() => {
+            Check::passed(what.0, format!("{holder} leads"))
+        }
+        Ok(renewed) => Check::found(
+            what,
+            Verdict::Failed,
+            format!("the last sign of a leader is {} s old", now - renewed.as_second()),
+            "running pods do not follow their bindings; kubectl -n imdslet-system logs \
+             deploy/imdslet-controller, and see that this machine's clock is right",
+        ),
+        Err(error) => Check::unknown(what, &format!("spec.renewTime of the Lease: {error}")),
+    }
+}
+
+fn releases(seen: &Seen<Vec<Value>>, version: &str) -> Check {
+    let what = ("releases", "webhook, controller and this command are of one release");
+    let workers = match seen {
+        Ok(workers) => workers,
+        Err(why) => return Check::unknown(what, why),
+    };
+    let tag = |name: &str| {
+        let image = text(deployment(workers, name)?, "/spec/template/spec/containers/0/image");
+        let image = image.split('@').next()?;
+        let (_, tag) = image.rsplit('/').next()?.split_once(':')?;
+        Some(tag.trim_start_matches('v').to_owned())
+    };
+    let (webhook, controller) = (tag("imdslet-webhook"), tag("imdslet-controller"));
+    match (&webhook, &controller) {
+        (Some(one), Some(other)) if one == other && one == version => {
+            Check::passed(what.0, format!("webhook, controller and this command are {version}"))
+        }
+        (Some(one), Some(other)) => Check::found(
+            what,
+            Verdict::Warning,
+            format!("webhook {one}, controller {other}, this command {version}"),
+            "finish the upgrade, or use the command of that release: what it explains is what it does",
+        ),
+        // By digest there is nothing to compare.
+        _ => Check::passed(what.0, "the images are named by their digests"),
+    }
+}
+
+fn bundles(webhook: &Value, now: i64) -> Check {
+    let what = ("ca-bundle", "the API server trusts the webhook's certificate");
+    let entries = webhook.get("webhooks").and_then(Value::as_array);
+    let remedy = "the controller and the webhook put it back within a second: see their logs, and \
+                  keep the GitOps tool from owning caBundle";
+    for entry in entries.into_iter().flatten() {
+        let name = text(entry, "/name");
+        let bundle = text(entry, "/clientConfig/caBundle");
+        let pem = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, bundle);
+        let ends = pem.ok().and_then(|pem| last_end(&pem));
+        match ends {
+            None => {
+                let message = format!("caBundle of entry {name} has no certificate");
+                return Check::found(what, Verdict::Failed, message, remedy);
+            }
+            Some(end) if end <= now => {
+                let message = format!("every CA of entry {name} has expired");
+                return Check::found(what, Verdict::Failed, message, remedy);
+            }
+            Some(end) if end - now < SOON => {
+                let message = format!("the CA of entry {name} ends in {} h", (end - now) / 3600);
+                return Check::found(what, Verdict::Warning, message, remedy);
+            }
+            Some(_) => {}
+        }
+    }
+    Check::passed(what.0, "every entry of the webhook has a CA that is valid")
+}
+
+/// When the last of these certificates ends.
+fn last_end(pem: &[u8]) -> Option<i64> {
+    let ends = Pem::iter_from_buffer(pem).filter_map(|block| {
+        let block = block.ok()?;
+        Some(block.parse_x509().ok()?.validity().not_after.timestamp())
+    });
+    ends.max()
+}
+
+/// A cluster that starts cold must not need imdslet to start imdslet.
+fn circle(webhook: &Value, seen: &Seen<Vec<Value>>) -> Check {
+    let what = ("circular-start", "imdslet and the cluster start without imdslet");
+    let entries = webhook.get("webhooks").and_then(Value::as_array);
+    let is_for_labelled = |entry: &Value| {
+        let words = entry.pointer("/objectSelector/matchExpressions").and_then(Value::as_array);
+        words
+            .into_iter()
+            .flatten()
+            .any(|one| text(one, "/key") == "aadpodidbinding" && text(one, "/operator") == "Exists")
+    };
+    let wide = entries.into_iter().flatten().find(|entry| !is_for_labelled(entry));
+    if let Some(wide) = wide {
+        return Check::found(
+            what,
+            Verdict::Failed,
+            format!("entry {} is asked about pods without the label", text(wide, "/name")),
+            "put its objectSelector back: kubectl apply -f manifests/install.yaml",
+        );
+    }
+    let workers = match seen {
+        Ok(workers) => workers,
+        Err(why) => return Check::unknown(what, why),
+    };
+    let needed = |one: &&Value| {
+        let namespace = text(one, "/metadata/namespace");
+        let label = text(one, "/spec/template/metadata/labels/aadpodidbinding");
+        matches!(namespace, "imdslet-system" | "kube-system") && !label.is_empty()
+    };
+    match workers.iter().find(needed) {
+        Some(one) => Check::found(
+            what,
+            Verdict::Warning,
+            format!(
+                "{}/{}/{} has the label aadpodidbinding, and waits for the webhook",
+                text(one, "/kind"),
+                text(one, "/metadata/namespace"),
+                text(one, "/metadata/name")
+            ),
+            "give its namespace the label imdslet.dev/failure-policy: ignore, or take the label away",
+        ),
+        None => Check::passed(what.0, what.1),
+    }
+}
+
+fn rehearsed(seen: &Seen<Rehearsal>) -> Check {
+    let what = ("admission", "a labelled pod gets its sidecar (by a dry run)");
+    let Rehearsal { namespace, status, answer } = match seen {
+        Ok(rehearsal) => rehearsal,
+        Err(why) => return Check::unknown(what, why),
+    };
+    let said = crate::live::message(answer);
+    match status {
+        200 | 201 => {
+            let lists = ["/spec/initContainers", "/spec/containers"];
+            let all = lists.iter().filter_map(|list| answer.pointer(list)?.as_array()).flatten();
+            if all.into_iter().any(|container| text(container, "/name") == "imdslet") {
+                return Check::passed(what.0, what.1);
+            }
+            Check::found(
+                what,
+                Verdict::Failed,
+                format!("a labelled pod in namespace {namespace} was admitted as it was"),
+                format!(
+                    "see the labels of the namespace (imdslet.dev/injection, control-plane) and the \
+                     selectors of MutatingWebhookConfiguration imdslet; a webhook that fails open \
+                     (imdslet.dev/failure-policy: ignore on {namespace}) may be away"
+                ),
+            )
+        }
+        403 => Check::unknown(what, &format!("you may not create pods in {namespace}: {said}")),
+        _ if said.contains("failed calling webhook") => Check::found(
+            what,
+            Verdict::Failed,
+            format!("the API server cannot ask the webhook: {said}"),
+            "see that port 443 of Service imdslet-system/imdslet-webhook leads to ready replicas, that \
+             the API server reaches them (private clusters: a firewall between control plane and \
+             nodes), and their logs",
+        ),
+        _ => Check::found(
+            what,
+            Verdict::Failed,
+            format!("a labelled pod in namespace {namespace} is refused ({status}): {said}"),
+            "who refuses says why; if it is not imdslet, check with --namespace in another one",
+        ),
+    }
+}
+
+fn left_out(seen: &Seen<Vec<Value>>) -> Check {
+    let what = ("sidecars", "every labelled pod has its sidecar");
+    let pods = match seen {
+        Ok(pods) => pods,
+        Err(why) => return Check::unknown(what, why),
+    };
+    let has_sidecar = |pod: &Value| {
+        let lists = ["/spec/initContainers", "/spec/containers"];
+        let all = lists.iter().filter_map(|list| pod.pointer(list)?.as_array()).flatten();
+        all.into_iter().any(|container| text(container, "/name") == "imdslet")
+    };
+    let index = imdslet_core::index::Index::default();
+    let without: Vec<_> = pods
+        .iter()
+        .filter(|pod| {
+            !has_sidecar(pod) && !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
+        })
+        .filter(|pod| missed(&pod.to_string(), text(pod, "/metadata/namespace"), &index).is_some())
+        .map(|pod| format!("{}/{}", text(pod, "/metadata/namespace"), text(pod, "/metadata/name")))
+        .collect();
+    if without.is_empty() {
+        return Check::passed(
+            what.0,
+            format!("{} labelled pods, each with its sidecar", pods.len()),
+        );
+    }
+    let some = without.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    let more = without.len().saturating_sub(5);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Check::found(
+        what,
+        Verdict::Warning,
+        format!("without one: {some}{more}"),
+        "imdslet explain --live pod/NAMESPACE/NAME tells why; those that are older than imdslet need \
+         kubectl rollout restart",
+    )
+}
