@@ -8,6 +8,7 @@ use imdslet_core::objects::ObjectName;
 use imdslet_core::pod::PodView;
 use imdslet_core::settings::Settings;
 use imdslet_core::warning::Warning;
+use json_patch::Patch;
 use serde_json::Value;
 
 use super::Needs;
@@ -123,9 +124,7 @@ impl Needs {
             // Told by warnings, or wanted so.
             Outcome::Untouched(_) => {}
             Outcome::Injected { identities, patch } => {
-                let has_address = workload.hint.is_none()
-                    || serde_json::to_string(&patch).is_ok_and(|p| p.contains(ADDRESS_CONTAINER));
-                if let Some(hint) = workload.hint.as_ref().filter(|_| !has_address) {
+                if let Some(hint) = workload.hint.as_ref().filter(|_| !is_link_local(&patch)) {
                     let message = format!(
                         "{hint}, where imdslet does not answer by default; have it use Azure's \
                          client library, or set the annotation imdslet.dev/endpoint: link-local on \
@@ -179,6 +178,12 @@ impl Needs {
 const MIC_LEAVES: &str = "; MIC may have assigned their identities to the node for it, and takes them \
                           away when it lets go: assign them to the node pool yourself first (az vmss \
                           identity assign), or take it off the node's network";
+
+/// Whether the pod gets Azure's own address. What a pod chose stands only in its patch.
+fn is_link_local(patch: &Patch) -> bool {
+    let added = serde_json::to_string(patch).unwrap_or_default();
+    added.contains(&format!("\"name\":\"{ADDRESS_CONTAINER}\""))
+}
 
 fn reason_of(warning: &Warning) -> Reason {
     match warning {

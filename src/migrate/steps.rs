@@ -69,7 +69,7 @@ fn step(phase: Phase, id: &str, title: &str, why: &str, commands: Vec<String>) -
 pub(super) fn steps(estate: &Estate, needs: &Needs, proposals: &[Proposal]) -> Vec<Step> {
     let mut steps = vec![backup(estate), credentials()];
     steps.extend(own_accounts(proposals));
-    steps.extend([hold_off(needs), install()]);
+    steps.extend([hold_off(needs), install(estate)]);
     for (namespace, labelled) in &needs.labelled {
         let mut step = taken_over(namespace, labelled);
         step.commands.extend(rollouts(namespace, &labelled.served));
@@ -81,7 +81,7 @@ pub(super) fn steps(estate: &Estate, needs: &Needs, proposals: &[Proposal]) -> V
         steps.push(step);
     }
     steps.extend(remove_old(estate, needs));
-    steps.push(uninstall());
+    steps.push(uninstall(estate));
     steps
 }
 
@@ -164,17 +164,21 @@ fn hold_off(needs: &Needs) -> Step {
     )
 }
 
-fn install() -> Step {
+fn install(estate: &Estate) -> Step {
+    let mut commands = vec![
+        "kubectl apply --server-side --force-conflicts -f manifests/install.yaml".to_owned(),
+        "kubectl -n imdslet-system rollout status deployment --timeout=5m".to_owned(),
+    ];
+    if !estate.classes.is_empty() {
+        commands.push("kubectl apply -f manifests/csi.yaml".to_owned());
+    }
     step(
         Phase::Move,
         "install",
         "Install imdslet beside aad-pod-identity",
         "Set tenant and images in the file first. Its custom resource definitions take the place of \
          those that are there: the same names and fields, and every object stays as it is.",
-        vec![
-            "kubectl apply --server-side --force-conflicts -f manifests/install.yaml".to_owned(),
-            "kubectl -n imdslet-system rollout status deployment --timeout=5m".to_owned(),
-        ],
+        commands,
     )
 }
 
@@ -306,7 +310,24 @@ while read -r namespace name; do
   kubectl -n "$namespace" delete azureassignedidentity "$name" --ignore-not-found </dev/null
 done"#;
 
-fn uninstall() -> Step {
+fn uninstall(estate: &Estate) -> Step {
+    let mut commands = vec![
+        "kubectl delete mutatingwebhookconfiguration,validatingwebhookconfiguration imdslet"
+            .to_owned(),
+        "kubectl delete namespace imdslet-system".to_owned(),
+        "kubectl delete azureassignedidentity -A -l app.kubernetes.io/managed-by=imdslet"
+            .to_owned(),
+        "kubectl delete clusterrole,clusterrolebinding,validatingadmissionpolicy,\
+         validatingadmissionpolicybinding -l app.kubernetes.io/part-of=imdslet"
+            .to_owned(),
+    ];
+    // Without the driver there is no such kind.
+    if !estate.classes.is_empty() {
+        commands.push(
+            "kubectl delete secretproviderclass -A -l app.kubernetes.io/managed-by=imdslet"
+                .to_owned(),
+        );
+    }
     step(
         Phase::Uninstall,
         "uninstall",
@@ -315,16 +336,7 @@ fn uninstall() -> Step {
          `kubectl delete -f manifests/install.yaml`: it has the custom resource definitions, and \
          with them goes every identity and binding. Pods that have a sidecar keep it, and their \
          tokens, until they are made anew.",
-        vec![
-            "kubectl delete mutatingwebhookconfiguration,validatingwebhookconfiguration imdslet"
-                .to_owned(),
-            "kubectl delete namespace imdslet-system".to_owned(),
-            "kubectl delete azureassignedidentity -A -l app.kubernetes.io/managed-by=imdslet"
-                .to_owned(),
-            "kubectl delete clusterrole,clusterrolebinding,validatingadmissionpolicy,\
-             validatingadmissionpolicybinding -l app.kubernetes.io/part-of=imdslet"
-                .to_owned(),
-        ],
+        commands,
     )
 }
 

@@ -118,7 +118,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// A word that no shell takes for anything else, and that is one line.
+/// A word that no shell takes for anything else.
 pub(super) fn quoted(word: &str) -> String {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:@%+=,".contains(&b);
     // A word that begins with a hyphen would be an option.

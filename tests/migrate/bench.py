@@ -33,7 +33,7 @@ def yaml(value, indent=""):
 
 
 def run(program, dump):
-    """Seconds, and the most memory that it had, in MB."""
+    """Seconds that passed, seconds of a processor, and the most memory that it had, in MB."""
     started = time.monotonic()
     child = os.fork()
     if child == 0:
