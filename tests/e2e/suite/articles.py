@@ -124,7 +124,9 @@ def article_1_the_curl_of_the_article_prints_the_same_fields_in_both_modes(t):
         assert all(isinstance(answer[field], str) for field in PRINTED), answer
         assert (answer["resource"], answer["token_type"]) == (MANAGEMENT, "Bearer"), answer
         claims = verify(answer["access_token"], jwks, TENANT, MANAGEMENT, t.client_id)
-        assert answer["expires_on"] == str(claims["exp"]), answer
+        # Reckoned from `expires_in` when the answer of Entra ID arrives.
+        late = int(answer["expires_on"]) - claims["exp"]
+        assert abs(late) <= 5, f"it is told to expire {late} s off"
 
 
 @test
