@@ -1,11 +1,16 @@
 //! The command line and the environment, read here and nowhere else.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand,
+};
+use clap_complete::Shell;
+use imdslet_core::id::is_guid;
 use imdslet_core::settings::{FLAGS, Flag, Given, Mistake, Settings};
 
 use crate::check;
@@ -13,6 +18,8 @@ use crate::explain::{self, Target};
 use crate::inject::Format;
 use crate::live::Access;
 use crate::migrate::{self, Issuer};
+use crate::token;
+use crate::token::request::{Protocol, Selector, Variables, Wanted};
 
 /// Azure managed identities for pods, without a DaemonSet.
 #[derive(Debug, Parser)]
@@ -36,9 +43,51 @@ pub enum Task {
     Explain(ExplainArgs),
     /// Plans the move from aad-pod-identity: what must exist in Azure, what must be decided
     Migrate(MigrateArgs),
+    /// Asks a token endpoint as Azure's SDKs do, and shows what came back
+    Token(TokenArgs),
     /// Serves a stand-in for a part of Azure
     #[command(subcommand)]
     Emulate(Emulate),
+    /// Prints what makes a shell complete this command line
+    Completion(CompletionArgs),
+    /// Prints a manual page
+    Man(ManArgs),
+}
+
+/// The command line of a program that was called as `name`: kubectl runs `kubectl-imdslet` for
+/// `kubectl imdslet`.
+#[must_use]
+pub fn command_line(name: Option<&OsStr>) -> Command {
+    let file = name.map(Path::new).and_then(Path::file_stem);
+    let is_plugin = file.is_some_and(|file| file == "kubectl-imdslet");
+    CommandLine::command().bin_name(if is_plugin { "kubectl imdslet" } else { "imdslet" })
+}
+
+/// `imdslet completion`.
+#[derive(Debug, Args)]
+#[command(after_help = COMPLETION_HELP)]
+pub struct CompletionArgs {
+    /// For which shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// Where each shell looks for it.
+const COMPLETION_HELP: &str = "\
+Where it goes:
+  bash:  source <(imdslet completion bash)
+  zsh:   imdslet completion zsh > \"${fpath[1]}/_imdslet\"
+  fish:  imdslet completion fish > ~/.config/fish/completions/imdslet.fish";
+
+/// `imdslet man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Which command; without one, imdslet itself
+    #[arg(value_name = "COMMAND")]
+    pub command: Vec<String>,
+    /// Write the pages of all commands into a folder instead
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    pub out_dir: Option<PathBuf>,
 }
 
 /// `imdslet demo`.
@@ -240,11 +289,78 @@ and, where the Secrets Store driver is used, secretproviderclass in a dump of it
 Nothing is changed, in the cluster or in Azure. Exit code 1: the plan is whole, and something
 must be decided; it stands on stderr, and in -o json and -o html.";
 
+/// `imdslet token`.
+#[derive(Debug, Args)]
+#[command(after_help = TOKEN_HELP)]
+pub struct TokenArgs {
+    /// What the token is for.
+    #[arg(
+        long,
+        value_name = "URI",
+        help = "What the token is for, such as https://vault.azure.net"
+    )]
+    pub resource: String,
+    /// Whose token: the identity with this client id
+    #[arg(long, value_name = "GUID", group = "selector")]
+    pub client_id: Option<String>,
+    /// Whose token: the identity with this object id
+    #[arg(long, value_name = "GUID", group = "selector")]
+    pub object_id: Option<String>,
+    /// Whose token: the identity with this resource id in Azure
+    #[arg(long, value_name = "ID", group = "selector")]
+    pub resource_id: Option<String>,
+    /// As who to ask; without it, as the variables that are set tell SDKs
+    #[arg(long = "as", value_enum, value_name = "WHO")]
+    pub protocol: Option<Protocol>,
+    /// Where to ask, instead of where the variables say; a path is needed only if it is unusual
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// How to print what came back
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: token::Format,
+    /// Print the token itself and nothing else: it is a secret
+    #[arg(long, conflicts_with = "output")]
+    pub raw: bool,
+}
+
+/// What is read beside the flags, and what the exit code means.
+const TOKEN_HELP: &str = "\
+The variables are those that SDKs read: IDENTITY_ENDPOINT and IDENTITY_HEADER first, then
+MSI_ENDPOINT and MSI_SECRET, then AZURE_POD_IDENTITY_AUTHORITY_HOST, then 169.254.169.254.
+AZURE_CLIENT_ID chooses the identity where no flag does. One request is sent, without a proxy.
+
+Exit code 0: a token, 1: the endpoint refuses, 3: nobody answers.";
+
+impl TokenArgs {
+    /// What is wanted.
+    #[must_use]
+    pub fn wanted(&self) -> Wanted {
+        let selector = (self.client_id.clone().map(Selector::ClientId))
+            .or_else(|| self.object_id.clone().map(Selector::ObjectId))
+            .or_else(|| self.resource_id.clone().map(Selector::ResourceId));
+        Wanted {
+            resource: self.resource.clone(),
+            selector,
+            protocol: self.protocol,
+            endpoint: self.endpoint.clone(),
+        }
+    }
+}
+
+/// What the environment tells an SDK.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+#[must_use]
+pub fn token_variables() -> Variables {
+    Variables::new(|name| std::env::var(name).ok())
+}
+
 /// `imdslet emulate`.
 #[derive(Debug, Subcommand)]
 pub enum Emulate {
     /// Microsoft Entra ID: exchanges service account tokens for access tokens, strictly
     Entra(EntraArgs),
+    /// The token endpoint of a pod, on this machine: IMDS and App Service
+    Imds(ImdsArgs),
 }
 
 /// `imdslet emulate entra`.
@@ -259,6 +375,82 @@ pub struct EntraArgs {
     /// Where to write the certificate of the CA, for whoever must trust it
     #[arg(long, value_name = "FILE")]
     pub ca_out: Option<PathBuf>,
+}
+
+/// The tenant of `emulate imds`, where nobody names one.
+const EMULATED_TENANT: &str = "7e000000-0000-4000-8000-000000000000";
+
+/// The identity of `emulate imds`, where nobody names one.
+const EMULATED_CLIENT: &str = "c0000000-0000-4000-8000-000000000001";
+
+/// `imdslet emulate imds`.
+#[derive(Debug, Args)]
+#[command(after_help = IMDS_HELP)]
+pub struct ImdsArgs {
+    /// Print the variables for a shell, serve on in the background, and return
+    #[arg(long, conflicts_with = "command")]
+    pub env: bool,
+    /// Client id of an identity; can be repeated, the first is the default
+    #[arg(long, value_name = "GUID", value_parser = guid, conflicts_with = "files")]
+    pub client_id: Vec<String>,
+    /// Tenant of identities that name none
+    #[arg(long, value_name = "GUID", value_parser = guid, default_value = EMULATED_TENANT)]
+    pub tenant_id: String,
+    /// File or folder of AzureIdentity and AzureIdentityBinding, as in a cluster; can be repeated
+    #[arg(short, long = "filename", value_name = "FILE", num_args = 1, requires = "label")]
+    pub files: Vec<PathBuf>,
+    /// Label aadpodidbinding of the pod that is played
+    #[arg(long, value_name = "SELECTOR", requires = "files")]
+    pub label: Option<String>,
+    /// Namespace of the pod that is played, and of objects that name none
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// How long a token is valid, such as 90s or 1h
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    pub token_lifetime: String,
+    /// Port for tokens, on loopback alone; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub port: u16,
+    /// Where the stand-in for Entra ID listens, over TLS
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub entra_listen: SocketAddr,
+    /// Where to write the certificate of its CA, for whoever verifies tokens
+    #[arg(long, value_name = "FILE")]
+    pub ca_out: Option<PathBuf>,
+    /// Say nothing after the variables: nobody reads it.
+    #[arg(long, hide = true)]
+    pub detached: bool,
+    /// Command to run with the variables; everything ends with it
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+fn guid(text: &str) -> Result<String, &'static str> {
+    let guid = is_guid(text).then(|| text.to_owned());
+    guid.ok_or("it must be a GUID such as 11111111-2222-3333-4444-555555555555")
+}
+
+/// The three ways to use it.
+const IMDS_HELP: &str = "\
+Three ways to use it:
+  imdslet emulate imds -- python app.py     runs one command, as env(1) does
+  eval \"$(imdslet emulate imds --env)\"     for this shell; kill $IMDSLET_EMULATOR_PID ends it
+  imdslet emulate imds                      prints the variables and serves until Ctrl-C
+
+The keys of the tokens are at $IMDSLET_EMULATOR_AUTHORITY/TENANT/discovery/v2.0/keys. They open
+nothing but what trusts them.
+
+Exit code: that of COMMAND; without one 0 after a signal, 3 where something cannot start.";
+
+impl ImdsArgs {
+    /// The identities that are made up where no file names them.
+    #[must_use]
+    pub fn client_ids(&self) -> Vec<String> {
+        if self.client_id.is_empty() {
+            return vec![EMULATED_CLIENT.to_owned()];
+        }
+        self.client_id.clone()
+    }
 }
 
 /// The settings that the webhook has too, under the same names.

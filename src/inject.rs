@@ -189,6 +189,12 @@ impl Injected {
         Ok(())
     }
 
+    /// The documents, with every pod as it would be.
+    #[must_use]
+    pub fn documents(&self) -> &[Value] {
+        &self.documents
+    }
+
     /// Adds the derived classes that a pod names now: a cluster without imdslet has no others.
     fn add_used(&mut self, derived: &[Derived], default_namespace: &str) {
         let uses = uses(self.documents.iter(), default_namespace);

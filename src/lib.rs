@@ -1,6 +1,7 @@
 //! The `imdslet` command and the stand-ins that it brings along.
 
 pub mod check;
+pub mod completion;
 pub mod config;
 pub mod demo;
 pub mod documents;
@@ -12,4 +13,7 @@ pub mod https;
 pub mod inject;
 pub mod live;
 pub mod migrate;
+mod node;
+pub mod programs;
+pub mod token;
 pub mod workloads;

@@ -1,17 +1,19 @@
 //! `imdslet`, the command.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use clap::Parser;
+use clap::FromArgMatches;
 use imdslet::check::{self, Verdict, Wanted};
+use imdslet::completion::{self, ManError};
 use imdslet::config::{
-    CheckArgs, CommandLine, Emulate, ExplainArgs, InjectArgs, MigrateArgs, SettingsError, Task,
-    wants_no_colour,
+    self, CheckArgs, CommandLine, Emulate, ExplainArgs, ImdsArgs, InjectArgs, ManArgs, MigrateArgs,
+    SettingsError, Task, TokenArgs, wants_no_colour,
 };
-use imdslet::demo::{self, ProgramError};
+use imdslet::demo;
 use imdslet::documents::{self, Document};
 use imdslet::emulate;
 use imdslet::explain::{self, Target};
@@ -19,6 +21,9 @@ use imdslet::https::{self, Trust};
 use imdslet::inject::inject;
 use imdslet::live::{Access, Cluster};
 use imdslet::migrate;
+use imdslet::programs::ProgramError;
+use imdslet::token;
+use imdslet::token::request::{Question, Unclear};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -32,34 +37,58 @@ const UNKNOWN: u8 = 3;
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
-    let task = CommandLine::parse().task;
-    let ended = match task {
+    let name = std::env::args_os().next();
+    let matches = config::command_line(name.as_deref()).get_matches();
+    let line = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let ended = match line.task {
         Task::Inject(args) => run_inject(args),
         Task::Check(args) => block_on(run_check(args)),
         Task::Explain(args) => run_explain(args),
         Task::Migrate(args) => run_migrate(args),
         Task::Demo(args) => block_on(run_demo(args.keep)),
+        Task::Completion(args) => print(&completion::completion(args.shell)),
+        Task::Man(args) => run_man(&args),
+        Task::Token(args) => block_on(run_token(args)),
         Task::Emulate(Emulate::Entra(args)) => block_on(async move {
             start_log();
             let shutdown = CancellationToken::new();
             let ended = shutdown.clone();
             let mut serving = std::pin::pin!(emulate::entra(&args, shutdown));
             // Serving goes on after a signal until what is in flight is answered.
+            // It listens for signals before it says that it serves.
             tokio::select! {
-                served = &mut serving => return served.map(|()| 0),
+                biased;
                 () = told_to_end() => ended.cancel(),
+                served = &mut serving => return served.map(|()| 0),
             }
             serving.await.map(|()| 0)
         }),
+        Task::Emulate(Emulate::Imds(args)) if args.env => run_in_the_background(),
+        Task::Emulate(Emulate::Imds(args)) => block_on(run_imds(args)),
     };
     ExitCode::from(ended.unwrap_or_else(|error| {
         complain(&format!("imdslet: {error:#}"));
-        if matches!(error.downcast_ref(), Some(SettingsError::Mistakes(_))) {
-            USAGE
-        } else {
-            UNKNOWN
-        }
+        if is_misuse(&error) { USAGE } else { UNKNOWN }
     }))
+}
+
+/// Whether the command line says something that cannot be meant.
+fn is_misuse(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(SettingsError::Mistakes(_)))
+        || matches!(error.downcast_ref(), Some(ManError::Unknown(_)))
+        || error.is::<Unclear>()
+}
+
+fn run_man(args: &ManArgs) -> anyhow::Result<u8> {
+    match &args.out_dir {
+        Some(folder) => Ok(completion::pages(folder).map(|()| 0)?),
+        None => print(&completion::page(&args.command)?),
+    }
+}
+
+fn print(text: &[u8]) -> anyhow::Result<u8> {
+    io::stdout().write_all(text).context("cannot write to standard output")?;
+    Ok(0)
 }
 
 fn run_inject(args: InjectArgs) -> anyhow::Result<u8> {
@@ -184,12 +213,34 @@ fn of_cluster(
     })
 }
 
-async fn run_demo(keep: bool) -> anyhow::Result<u8> {
+async fn run_imds(args: ImdsArgs) -> anyhow::Result<u8> {
+    if args.command.is_empty() && !args.detached {
+        start_log_on_stderr();
+    }
+    emulate::imds(&args, &own_folder()?, told_to_end()).await
+}
+
+/// The same command line without `--env`, in a process that stays.
+fn run_in_the_background() -> anyhow::Result<u8> {
+    let mut args: Vec<_> = std::env::args_os().skip(1).filter(|arg| arg != "--env").collect();
+    args.push("--detached".into());
     let program = std::env::current_exe().context("cannot tell where imdslet itself is")?;
-    let folder = program.parent().context("cannot tell where imdslet itself is")?;
+    let said = emulate::in_the_background(&program, args)?;
+    io::stdout().write_all(said.as_bytes()).context("cannot print the variables")?;
+    Ok(0)
+}
+
+/// Where the other programs lie.
+fn own_folder() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot tell where imdslet itself is")?;
+    Ok(program.parent().context("cannot tell where imdslet itself is")?.to_owned())
+}
+
+async fn run_demo(keep: bool) -> anyhow::Result<u8> {
+    let folder = own_folder()?;
     // Dropping the story ends its programs and removes its files.
     tokio::select! {
-        told = demo::run(folder, keep) => match told {
+        told = demo::run(&folder, keep) => match told {
             Ok(()) => Ok(0),
             Err(error) if error.is::<ProgramError>() => Err(error),
             Err(error) => {
@@ -199,6 +250,22 @@ async fn run_demo(keep: bool) -> anyhow::Result<u8> {
         },
         () = told_to_end() => Ok(if keep { 0 } else { INTERRUPTED }),
     }
+}
+
+async fn run_token(args: TokenArgs) -> anyhow::Result<u8> {
+    let question = Question::new(&args.wanted(), &config::token_variables())?;
+    let report = token::ask(question).await?;
+    let text = if args.raw {
+        for note in report.notes() {
+            complain(&format!("note: {note}"));
+        }
+        report.refused().iter().for_each(|refused| complain(refused));
+        report.token().map(|token| format!("{token}\n")).unwrap_or_default()
+    } else {
+        report.write(args.output)
+    };
+    io::stdout().write_all(text.as_bytes()).context("cannot write what came back")?;
+    Ok(if report.token().is_some() { 0 } else { NO })
 }
 
 fn block_on(task: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {
@@ -221,6 +288,12 @@ async fn told_to_end() {
         _ = terminate.recv() => {}
         _ = hangup.recv() => {}
     }
+}
+
+/// For a command whose standard output is read by a shell.
+fn start_log_on_stderr() {
+    let log = tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false);
+    log.with_writer(io::stderr).init();
 }
 
 fn start_log() {

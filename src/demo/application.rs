@@ -7,6 +7,7 @@ use http_body_util::Full;
 use serde_json::Value;
 
 use crate::https::{Client, Trust};
+use crate::node;
 
 /// An application with the environment of its container.
 pub(super) struct Application {
@@ -33,14 +34,8 @@ pub(super) struct Answer {
 
 impl Application {
     pub(super) fn new(environment: Vec<(String, String)>, port: u16) -> anyhow::Result<Self> {
-        let local = |value: &String| match value.strip_prefix("http://127.0.0.1:") {
-            Some(rest) => {
-                let path = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
-                format!("http://127.0.0.1:{port}{path}")
-            }
-            None => value.clone(),
-        };
-        let here = environment.iter().map(|(name, value)| (name.clone(), local(value))).collect();
+        let here = |(name, value): &(String, String)| (name.clone(), node::here(value, port));
+        let here = environment.iter().map(here).collect();
         Ok(Self { environment, here, client: Client::new(Trust::nobody())? })
     }
 

@@ -16,12 +16,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::programs::Program;
 use crate::documents::{self, Document};
 use crate::emulator::{
     self, Claims, Config, Jwks, LocalIssuer, Server, ServiceAccountToken, verify_access_token,
 };
 use crate::https::{Client, Trust};
+use crate::programs::Program;
 
 /// The demo's tenant.
 pub(super) const TENANT: &str = "7e000000-0000-4000-8000-000000000000";

@@ -6,8 +6,6 @@
 
 mod application;
 mod cast;
-mod node;
-mod programs;
 mod story;
 
 use std::path::{Path, PathBuf};
@@ -16,11 +14,10 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use self::application::{Answer, Application};
-use self::cast::{Cast, TENANT};
-use self::node::Node;
-use self::programs::Program;
-pub use self::programs::ProgramError;
+use self::cast::{Cast, POD_UID, TENANT};
 use self::story::{Story, shortened};
+use crate::node::Node;
+use crate::programs::{self, Program, ProgramError};
 
 /// The manifests of the article that the demo tells.
 const ARTICLE: &str = include_str!("../../manifests/demo/0-key-vault.yaml");
@@ -78,14 +75,14 @@ pub async fn run(programs: &Path, keep: bool) -> anyhow::Result<()> {
 
     story.step("As the kubelet would: the volume is laid out, the sidecar starts as injected");
     story.line("here instead of in a pod: only the folder and the port differ");
-    let mut node = Node::new(folder.path().join("imdslet"), &admitted.pod)?;
-    node.mount(&cast)?;
+    let mut node = Node::new(folder.path().join("imdslet"), POD_UID, &admitted.pod)?;
+    node.mount(&|audience| cast.service_account_token(audience))?;
     for line in node.files()? {
         story.line(&line);
     }
-    let mut running = node.start_sidecar(&sidecar).await?;
+    let mut running = node.start_sidecar(&sidecar, 0).await?;
     story.before_and_after("in the pod", &node.injected_command(), "here", &running.command);
-    let application = node.application(running.port("")?)?;
+    let application = Application::new(node.application()?, running.port("")?)?;
     for (injected, here) in application.variables() {
         story.before_and_after("in the pod", &injected, "here", &here);
     }

@@ -77,7 +77,7 @@ impl LocalIssuer {
             "kubernetes.io": {
                 "namespace": token.namespace,
                 "pod": {"name": token.pod_name, "uid": token.pod_uid},
-                "serviceaccount": {"name": token.service_account, "uid": uid(&subject)},
+                "serviceaccount": {"name": token.service_account, "uid": stable_id(&subject)},
             },
             "nbf": issued,
             "sub": subject,
@@ -94,11 +94,11 @@ impl LocalIssuer {
     }
 }
 
-/// The uid of a service account: the same in each of its tokens.
-fn uid(subject: &str) -> String {
+/// A GUID for a text: the same in every run, as the uid of a service account is in its tokens.
+pub(crate) fn stable_id(text: &str) -> String {
     let mut bytes = [0; 16];
     for (to, from) in
-        bytes.iter_mut().zip(digest::digest(&digest::SHA256, subject.as_bytes()).as_ref())
+        bytes.iter_mut().zip(digest::digest(&digest::SHA256, text.as_bytes()).as_ref())
     {
         *to = *from;
     }
@@ -149,7 +149,7 @@ mod tests {
                 "sub": "system:serviceaccount:web:db",
             })
         );
-        assert_eq!(uid("a"), uid("a"));
-        assert_ne!(uid("a"), uid("b"));
+        assert_eq!(stable_id("a"), stable_id("a"));
+        assert_ne!(stable_id("a"), stable_id("b"));
     }
 }

@@ -86,6 +86,7 @@ mod token;
 pub use config::{Config, ConfigError};
 pub use entra::{Entra, StartError};
 pub use file::FederatedCredential;
+pub(crate) use issuer::stable_id;
 pub use issuer::{LocalIssuer, ServiceAccountToken};
 pub use jwt::{Jwk, Jwks, KeyError};
 pub use requests::{Outcome, Requests};

@@ -57,7 +57,12 @@ fn help_says_what_there_is() {
         ("help-explain", vec!["explain", "--help"]),
         ("help-migrate", vec!["migrate", "--help"]),
         ("help-demo", vec!["demo", "--help"]),
+        ("help-emulate", vec!["emulate", "--help"]),
         ("help-emulate-entra", vec!["emulate", "entra", "--help"]),
+        ("help-emulate-imds", vec!["emulate", "imds", "--help"]),
+        ("help-token", vec!["token", "--help"]),
+        ("help-completion", vec!["completion", "--help"]),
+        ("help-man", vec!["man", "--help"]),
     ] {
         let ended = run(&args);
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{name}");

@@ -71,7 +71,7 @@ impl Running {
     }
 
     /// Reads on until a line of standard output is `wanted`.
-    pub fn line(&mut self, wanted: impl Fn(&str) -> bool) -> String {
+    pub fn line(&mut self, mut wanted: impl FnMut(&str) -> bool) -> String {
         let mut line = String::new();
         while self.log.read_line(&mut line).unwrap() > 0 {
             self.said.push_str(&line);

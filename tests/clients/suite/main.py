@@ -9,6 +9,7 @@ import sys
 import tempfile
 
 import clients
+import examples
 import link_local
 import modes
 from report import Report
@@ -58,6 +59,7 @@ def main():
     name = "link-local: " + link_local.in_the_first_network_namespace_it_refuses.__name__.replace("_", " ")
     if report.wants(name):
         report.check(name, link_local.in_the_first_network_namespace_it_refuses)
+    examples.run_all(report)
     clients.install_all(report)
     for mode in modes.MODES:
         run_mode(mode, args.only, report)

@@ -1,4 +1,4 @@
-//! The programs that the demo starts, and ends with itself.
+//! Programs of imdslet that the command starts, and ends with itself.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -47,9 +47,9 @@ pub enum ProgramError {
 }
 
 /// A program that runs. It is killed when this is dropped.
-pub(super) struct Program {
+pub(crate) struct Program {
     /// The line with which it was started.
-    pub(super) command: String,
+    pub(crate) command: String,
     addrs: BTreeMap<String, SocketAddr>,
     // Kept for what happens when they are dropped.
     child: Child,
@@ -57,7 +57,7 @@ pub(super) struct Program {
 }
 
 /// The program `name` in `folder`.
-pub(super) fn find(folder: &Path, name: &str) -> Result<PathBuf, ProgramError> {
+pub(crate) fn find(folder: &Path, name: &str) -> Result<PathBuf, ProgramError> {
     let path = folder.join(name);
     if path.is_file() {
         Ok(path)
@@ -69,7 +69,7 @@ pub(super) fn find(folder: &Path, name: &str) -> Result<PathBuf, ProgramError> {
 impl Program {
     /// Starts `program` with this environment alone, and waits until each of `servers` listens.
     /// A server is the field `server` of the event `listening`; `""` is the first event without.
-    pub(super) async fn start(
+    pub(crate) async fn start(
         program: &Path,
         args: &[String],
         environment: &[(String, String)],
@@ -124,17 +124,17 @@ impl Program {
     }
 
     /// Where `server` listens.
-    pub(super) fn addr(&self, server: &str) -> anyhow::Result<SocketAddr> {
+    pub(crate) fn addr(&self, server: &str) -> anyhow::Result<SocketAddr> {
         self.addrs.get(server).copied().with_context(|| format!("{server} does not listen"))
     }
 
     /// The port of [`Program::addr`].
-    pub(super) fn port(&self, server: &str) -> anyhow::Result<u16> {
+    pub(crate) fn port(&self, server: &str) -> anyhow::Result<u16> {
         Ok(self.addr(server)?.port())
     }
 
     /// Waits for an end that nobody asked for.
-    pub(super) async fn ended(&mut self) -> anyhow::Error {
+    pub(crate) async fn ended(&mut self) -> anyhow::Error {
         match self.child.wait().await {
             Ok(status) => anyhow::anyhow!("{} has ended: {status}", self.command),
             Err(error) => anyhow::anyhow!("{} has ended: {error}", self.command),
@@ -142,7 +142,7 @@ impl Program {
     }
 
     /// Waits until the program says that it is ready.
-    pub(super) async fn until_ready(&self) -> anyhow::Result<()> {
+    pub(crate) async fn until_ready(&self) -> anyhow::Result<()> {
         let client = Client::new(Trust::nobody())?;
         let url = format!("http://{}/readyz", self.addr("health")?);
         let ready = async {

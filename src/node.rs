@@ -1,4 +1,4 @@
-//! The kubelet's part: the volume as it lays it out, and the sidecar as it starts it.
+//! The kubelet's part on this machine: the volume as it lays it out, and the sidecar as it starts it.
 
 #![expect(clippy::indexing_slicing, reason = "a JSON value answers null where there is nothing")]
 
@@ -9,31 +9,33 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use super::application::Application;
-use super::cast::{Cast, POD_UID};
-use super::programs::Program;
+use crate::programs::Program;
+
+/// Gives the pod's service account token for an audience, as the API server gives it to a kubelet.
+pub(crate) type TokenFor<'a> = &'a dyn Fn(&str) -> anyhow::Result<String>;
 
 /// A node with one pod.
-pub(super) struct Node<'a> {
+pub(crate) struct Node<'a> {
     dir: PathBuf,
+    uid: &'a str,
     pod: &'a Value,
     sidecar: &'a Value,
 }
 
 impl<'a> Node<'a> {
-    /// A node that mounts the pod's volume at `dir`.
-    pub(super) fn new(dir: PathBuf, pod: &'a Value) -> anyhow::Result<Self> {
+    /// A node that mounts the pod's volume at `dir`, and calls the pod `uid`.
+    pub(crate) fn new(dir: PathBuf, uid: &'a str, pod: &'a Value) -> anyhow::Result<Self> {
         let containers = pod["spec"]["initContainers"].as_array();
         let sidecar = containers.and_then(|containers| containers.first());
         let sidecar = sidecar
             .filter(|container| container["name"] == "imdslet")
             .context("the pod's first init container is not the sidecar")?;
-        Ok(Self { dir, pod, sidecar })
+        Ok(Self { dir, uid, pod, sidecar })
     }
 
     /// Fills the projected volume as the kubelet does: the files in a folder of their own, `..data`
     /// pointing to it, and a link for each file. An update makes a new folder and moves `..data`.
-    pub(super) fn mount(&mut self, cast: &Cast) -> anyhow::Result<()> {
+    pub(crate) fn mount(&mut self, token: TokenFor<'_>) -> anyhow::Result<()> {
         let volumes = self.pod["spec"]["volumes"].as_array();
         let volume = volumes
             .into_iter()
@@ -45,7 +47,7 @@ impl<'a> Node<'a> {
         fs::create_dir_all(&data).context("cannot make the volume")?;
         symlink(&stamp, self.dir.join("..data")).context("cannot link ..data")?;
         for source in volume["projected"]["sources"].as_array().into_iter().flatten() {
-            let (path, content) = self.project(source, cast)?;
+            let (path, content) = self.project(source, token)?;
             fs::write(data.join(&path), content).context("cannot write the volume")?;
             symlink(Path::new("..data").join(&path), self.dir.join(&path))
                 .context("cannot link a file")?;
@@ -53,11 +55,11 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
-    fn project(&self, source: &Value, cast: &Cast) -> anyhow::Result<(String, String)> {
+    fn project(&self, source: &Value, token_for: TokenFor<'_>) -> anyhow::Result<(String, String)> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         if let Some(token) = source.get("serviceAccountToken") {
             let audience = text(&token["audience"]);
-            return Ok((text(&token["path"]), cast.service_account_token(&audience)?));
+            return Ok((text(&token["path"]), token_for(&audience)?));
         }
         let item = &source["downwardAPI"]["items"][0];
         Ok((text(&item["path"]), self.field(&text(&item["fieldRef"]["fieldPath"]))?))
@@ -66,15 +68,15 @@ impl<'a> Node<'a> {
     /// The value of a field reference.
     fn field(&self, path: &str) -> anyhow::Result<String> {
         if path == "metadata.uid" {
-            return Ok(POD_UID.to_owned());
+            return Ok(self.uid.to_owned());
         }
         let key = path.strip_prefix("metadata.annotations['").and_then(|p| p.strip_suffix("']"));
         let value = key.and_then(|key| self.pod["metadata"]["annotations"][key].as_str());
-        value.map(str::to_owned).with_context(|| format!("the demo cannot fill in {path}"))
+        value.map(str::to_owned).with_context(|| format!("no kubelet is here to fill in {path}"))
     }
 
     /// What lies in the volume, one line a file.
-    pub(super) fn files(&self) -> anyhow::Result<Vec<String>> {
+    pub(crate) fn files(&self) -> anyhow::Result<Vec<String>> {
         let mut lines = Vec::new();
         for entry in fs::read_dir(&self.dir).context("cannot read the volume")? {
             let path = entry?.path();
@@ -93,28 +95,28 @@ impl<'a> Node<'a> {
     }
 
     /// The command line as it stands in the pod.
-    pub(super) fn injected_command(&self) -> String {
+    pub(crate) fn injected_command(&self) -> String {
         [self.strings("command"), self.strings("args")].concat().join(" ")
     }
 
     /// Starts `program` as the sidecar: the injected arguments but for the folder and the port,
     /// the injected environment with its field references filled in.
-    pub(super) async fn start_sidecar(&self, program: &Path) -> anyhow::Result<Program> {
+    pub(crate) async fn start_sidecar(&self, program: &Path, port: u16) -> anyhow::Result<Program> {
         let args: Vec<_> = self
             .strings("args")
             .into_iter()
             .map(|arg| match arg.split_once('=') {
                 Some(("--dir", _)) => format!("--dir={}", self.dir.display()),
-                Some(("--port", _)) => "--port=0".to_owned(),
+                Some(("--port", _)) => format!("--port={port}"),
                 _ => arg,
             })
             .collect();
         Program::start(program, &args, &self.environment(self.sidecar)?, &[""]).await
     }
 
-    /// The application in the pod's first container, whose sidecar listens on `port`.
-    pub(super) fn application(&self, port: u16) -> anyhow::Result<Application> {
-        Application::new(self.environment(&self.pod["spec"]["containers"][0])?, port)
+    /// The variables of the pod's first container, the application's.
+    pub(crate) fn application(&self) -> anyhow::Result<Vec<(String, String)>> {
+        self.environment(&self.pod["spec"]["containers"][0])
     }
 
     fn environment(&self, container: &Value) -> anyhow::Result<Vec<(String, String)>> {
@@ -125,10 +127,21 @@ impl<'a> Node<'a> {
             {
                 (Value::String(value), _) => value.clone(),
                 (_, Value::String(path)) => self.field(path)?,
-                _ => bail!("the demo cannot fill in the variable {name}"),
+                _ => bail!("no kubelet is here to fill in the variable {name}"),
             };
             environment.push((name.to_owned(), value));
         }
         Ok(environment)
+    }
+}
+
+/// The value of a variable as it is here, where the sidecar listens on `port`.
+pub(crate) fn here(value: &str, port: u16) -> String {
+    match value.strip_prefix("http://127.0.0.1:") {
+        Some(rest) => {
+            let path = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
+            format!("http://127.0.0.1:{port}{path}")
+        }
+        None => value.to_owned(),
     }
 }
