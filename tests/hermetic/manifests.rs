@@ -69,6 +69,15 @@ fn the_custom_resources_are_those_of_aad_pod_identity() {
     );
 }
 
+/// Helm reads nothing outside of the chart. What it renders is compared by `tests/chart/run`.
+#[test]
+fn the_chart_has_copies_of_what_is_applied_without_it() {
+    for file in ["crds.yaml", "csi.yaml"] {
+        let read = |path: &str| fs::read_to_string(manifests().join(path).join(file)).unwrap();
+        assert_eq!(read("chart/files"), read(""), "copy manifests/{file} to manifests/chart/files");
+    }
+}
+
 /// The guides write `ResourceID`, `Selector`: the API server would prune what a schema lacks.
 #[test]
 fn every_spec_keeps_keys_in_any_letter_case() {
