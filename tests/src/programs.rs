@@ -1,7 +1,7 @@
 //! The real programs as child processes, which end with their test.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -53,7 +53,18 @@ pub struct Ended {
 impl Ended {
     /// Runs `command` to its end.
     pub fn of(command: &mut Command) -> Self {
-        let output = command.output().unwrap();
+        let is_busy = |error: &io::Error| error.kind() == io::ErrorKind::ExecutableFileBusy;
+        let mut output = command.output();
+        // A program that was written just now: a child of another test that is on its way to its own
+        // program has inherited the file, open for writing.
+        for _ in 0..10_000 {
+            if !output.as_ref().is_err_and(is_busy) {
+                break;
+            }
+            std::thread::yield_now();
+            output = command.output();
+        }
+        let output = output.unwrap();
         Self {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),
