@@ -193,10 +193,12 @@ def processor():
     return names[0] if names else platform.machine()
 
 
-def measure(cluster):
-    """Prints a table in Markdown."""
+def measure(cluster, words):
+    """Prints a table in Markdown: of all parts, or of those that have a word in their name."""
     lines = []
     for part in (starts, late_bindings, revocations, edits, crowds):
+        if words and not any(word in part.__name__ for word in words):
+            continue
         context = Context(cluster, part.__name__, next(NUMBERS))
         try:
             lines += [line(name, seconds) for name, seconds in part(context).items()]

@@ -113,8 +113,8 @@ class Api:
         path = self.path(thing["kind"], metadata.get("namespace"))
         return self.json("POST", path, body=thing, **options)
 
-    def create_all(self, things, connections=4):
-        """Creates very many objects, over a few connections that are kept."""
+    def create_all(self, things, connections=16):
+        """Creates very many objects, over some connections that are kept."""
         with concurrent.futures.ThreadPoolExecutor(connections) as pool:
             list(pool.map(self.create_over_one, [things[at::connections] for at in range(connections)]))
 

@@ -62,7 +62,7 @@ def main():
         cluster.install()
         print(f"installed and ready after {time.time() - started:.1f} s", flush=True)
         if args.bench:
-            bench.measure(cluster)
+            bench.measure(cluster, words)
             return 0
         results = list(harness.run(cluster, words, args.full, work / "failed"))
         passed = sum(result.verdict == "ok" for result in results)
