@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::facts::{Facts, Issuer, Seen};
+use super::facts::{Facts, Issuer, Outside, Seen};
 use super::report::{Check, Group, Verdict};
 
 /// The oldest Kubernetes whose API has all that imdslet uses, and the first whose sidecars are
@@ -18,11 +18,13 @@ const DEFINITIONS: [&str; 4] = [
 ];
 
 pub(super) fn group(facts: &Facts) -> Group {
-    let mut checks = vec![version(&facts.version), definitions(&facts.definitions)];
+    let is_installed = !matches!(&facts.webhook, Ok(None));
+    let definitions = definitions(&facts.definitions, is_installed);
+    let mut checks = vec![version(&facts.version), definitions];
     checks.push(issuer(&facts.issuer));
     checks.push(old_programs(&facts.workers));
     // Whoever finds it installed needs no right to install it.
-    if matches!(&facts.webhook, Ok(None)) {
+    if !is_installed {
         checks.push(rights(&facts.missing_rights));
     }
     Group { name: "cluster".to_owned(), checks }
@@ -60,7 +62,7 @@ fn version(seen: &Seen<String>) -> Check {
     }
 }
 
-fn definitions(seen: &Seen<Vec<Value>>) -> Check {
+fn definitions(seen: &Seen<Vec<Value>>, is_installed: bool) -> Check {
     let what =
         ("custom-resources", "the custom resources are there and keep keys in any letter case");
     let found = match seen {
@@ -74,11 +76,13 @@ fn definitions(seen: &Seen<Vec<Value>>) -> Check {
     let missing: Vec<_> =
         DEFINITIONS.into_iter().filter(|one| !names.iter().any(|name| name == one)).collect();
     if !missing.is_empty() {
+        // The installation brings them.
+        let verdict = if is_installed { Verdict::Failed } else { Verdict::Warning };
         return Check::found(
             what,
-            Verdict::Failed,
+            verdict,
             format!("not there: {}", missing.join(", ")),
-            "kubectl apply -f manifests/crds.yaml",
+            "kubectl apply -f manifests/crds.yaml; manifests/install.yaml brings them too",
         );
     }
     let prunes = |definition: &&Value| {
@@ -118,8 +122,15 @@ fn issuer(seen: &Seen<Issuer>) -> Check {
     };
     let remedy = "az aks update --enable-oidc-issuer; elsewhere set --service-account-issuer to a \
                   public https URL and publish /.well-known/openid-configuration and the keys there";
+    let failed = |message: String| Check::found(what, Verdict::Failed, message, remedy);
+    if !url.starts_with("https://") || url.contains("//kubernetes.default.svc") {
+        return failed(format!(
+            "the issuer is {url}, which nobody outside of the cluster can read"
+        ));
+    }
     match outside {
-        Ok(published) => {
+        _ if keys.is_empty() => Check::unknown(what, "the API server shows no keys to compare"),
+        Outside::Keys(published) => {
             let missing: Vec<_> =
                 keys.iter().filter(|key| !published.contains(key)).cloned().collect();
             if missing.is_empty() {
@@ -133,7 +144,10 @@ fn issuer(seen: &Seen<Issuer>) -> Check {
                  it is",
             )
         }
-        Err(why) => Check::found(
+        Outside::Wrong(why) => {
+            failed(format!("what stands at the issuer {url} is of no use: {why}"))
+        }
+        Outside::Unreachable(why) => Check::found(
             what,
             Verdict::Warning,
             format!("from here nothing is read of the issuer {url}: {why}"),
@@ -154,8 +168,9 @@ fn old_programs(seen: &Seen<Vec<Value>>) -> Check {
         let containers = worker.pointer("/spec/template/spec/containers").and_then(Value::as_array);
         containers.into_iter().flatten().any(|container| {
             let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
-            let image = image.split(['@', ':']).next().unwrap_or_default();
-            matches!(image.rsplit('/').next(), Some("nmi" | "mic"))
+            // A registry may have a port, so only the last part has a tag.
+            let last = image.rsplit('/').next().unwrap_or_default();
+            matches!(last.split(['@', ':']).next(), Some("nmi" | "mic"))
         })
     };
     let text = |value: &Value, pointer: &str| {

@@ -1,5 +1,6 @@
 //! What was seen of a cluster.
 
+use imdslet_core::index::Index;
 use serde_json::Value;
 
 /// What was seen, or why it could not be.
@@ -26,8 +27,12 @@ pub struct Facts {
     pub lease: Seen<Option<Value>>,
     /// What became of a pod that was created by a dry run.
     pub rehearsal: Seen<Rehearsal>,
-    /// Labelled pods, and how many of them there are.
+    /// Labelled pods.
     pub pods: Seen<Vec<Value>>,
+    /// Namespaces and exceptions, which say who is to be left alone.
+    pub index: Seen<Index>,
+    /// Where imdslet is, or would be.
+    pub namespace: String,
     /// What was to be looked at more closely.
     pub workloads: Vec<Workload>,
 }
@@ -39,8 +44,19 @@ pub struct Issuer {
     pub url: String,
     /// The ids of the keys that the API server shows.
     pub keys: Vec<String>,
-    /// The ids of the keys that are shown at its URL, or why none are.
-    pub outside: Seen<Vec<String>>,
+    /// What is shown at its URL.
+    pub outside: Outside,
+}
+
+/// What the world sees of an issuer.
+#[derive(Debug)]
+pub enum Outside {
+    /// The ids of its keys.
+    Keys(Vec<String>),
+    /// Something that Entra ID cannot use, and why.
+    Wrong(String),
+    /// Nothing, from here.
+    Unreachable(String),
 }
 
 /// What the API server did with a labelled pod.
@@ -54,13 +70,11 @@ pub struct Rehearsal {
     pub answer: Value,
 }
 
-/// A workload, and the pod of it that was looked at.
+/// A workload, and its pods that run.
 #[derive(Debug)]
 pub struct Workload {
     /// As it was named.
     pub name: String,
-    /// Its pods.
-    pub pods: Seen<Vec<Value>>,
-    /// What its sidecar has logged, one event a line.
-    pub log: Seen<String>,
+    /// Each pod, and what its sidecar has logged, one event a line.
+    pub pods: Seen<Vec<(Value, Seen<String>)>>,
 }

@@ -1,14 +1,16 @@
 //! Looks at a cluster. Nothing is written: the one pod that is created is a dry run.
 
 use http::{Method, StatusCode};
+use imdslet_core::index::{Change, Index};
+use imdslet_core::objects::Object;
 use serde_json::{Value, json};
 
 use super::Wanted;
-use super::facts::{Facts, Issuer, Rehearsal, Seen, Workload};
+use super::facts::{Facts, Issuer, Outside, Rehearsal, Seen, Workload};
 use super::rights::INSTALL;
 use crate::family::Family;
 use crate::https::Client;
-use crate::live::{Cluster, Kind, LiveError, message};
+use crate::live::{Cluster, EXCEPTIONS, Kind, LiveError, NAMESPACES, message};
 
 const DEPLOYMENTS: Kind = Kind::new("apps", "v1", "deployments", "Deployment");
 const DAEMONSETS: Kind = Kind::new("apps", "v1", "daemonsets", "DaemonSet");
@@ -23,8 +25,12 @@ const DEFINITIONS: Kind = Kind::new(
     "CustomResourceDefinition",
 );
 const WEBHOOK: &str = "apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/imdslet";
-const LEASE: &str =
-    "apis/coordination.k8s.io/v1/namespaces/imdslet-system/leases/imdslet-controller";
+
+/// Where imdslet is where nothing else is said.
+const NAMESPACE: &str = "imdslet-system";
+
+/// How many pods of a workload are followed.
+const PODS_OF_EACH: usize = 10;
 
 /// How much of a sidecar's log is read: the last fetches of all its tokens.
 const LINES: usize = 500;
@@ -45,6 +51,13 @@ pub async fn gather(
         Some(version) if status == StatusCode::OK => Ok(version.to_owned()),
         _ => Err(message(&version).to_owned()),
     };
+    let webhook = seen(cluster.get(WEBHOOK).await);
+    let namespace = webhook.as_ref().ok().and_then(Option::as_ref).and_then(|webhook| {
+        webhook.pointer("/webhooks/0/clientConfig/service/namespace")?.as_str()
+    });
+    let namespace = namespace.unwrap_or(NAMESPACE).to_owned();
+    let lease =
+        format!("apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/imdslet-controller");
     let mut workers = Vec::new();
     let mut unseen = None;
     for kind in [DEPLOYMENTS, DAEMONSETS, STATEFULSETS] {
@@ -56,7 +69,7 @@ pub async fn gather(
     let pods = seen(cluster.list(&PODS).await).map(Option::unwrap_or_default);
     let mut workloads = Vec::new();
     for target in &wanted.workloads {
-        workloads.push(workload(cluster, target, &pods, &workers).await);
+        workloads.push(workload(cluster, target, &pods, (&workers, unseen.as_deref())).await);
     }
     let is_labelled = |pod: &Value| {
         let label = pod.pointer("/metadata/labels/aadpodidbinding").and_then(Value::as_str);
@@ -69,8 +82,10 @@ pub async fn gather(
         missing_rights: missing_rights(cluster).await,
         issuer: issuer(cluster, web).await,
         workers: unseen.map_or(Ok(workers), Err),
-        webhook: seen(cluster.get(WEBHOOK).await),
-        lease: seen(cluster.get(LEASE).await),
+        lease: seen(cluster.get(&lease).await),
+        index: left_alone(cluster).await,
+        webhook,
+        namespace,
         rehearsal: rehearse(cluster, &wanted.namespace).await,
         pods: pods.map(|pods| pods.into_iter().filter(is_labelled).collect()),
         workloads,
@@ -88,6 +103,19 @@ fn seen<T>(found: Result<T, LiveError>) -> Seen<T> {
         }
         error => error.to_string(),
     })
+}
+
+/// The namespaces and exceptions that say who is to be left alone.
+async fn left_alone(cluster: &Cluster) -> Seen<Index> {
+    let mut index = Index::default();
+    for kind in [NAMESPACES, EXCEPTIONS] {
+        for value in seen(cluster.list(&kind).await)?.unwrap_or_default() {
+            if let Ok(Some(object)) = Object::read(&value, "default") {
+                index.apply(Change::Applied(Box::new(object)));
+            }
+        }
+    }
+    Ok(index)
 }
 
 async fn missing_rights(cluster: &Cluster) -> Seen<Vec<String>> {
@@ -117,25 +145,30 @@ async fn issuer(cluster: &Cluster, web: &Client) -> Seen<Issuer> {
     Ok(Issuer { url, keys, outside })
 }
 
-/// The ids of the keys that stand at an issuer's URL, as Entra ID reads them.
-async fn published(web: &Client, url: &str) -> Seen<Vec<String>> {
+/// What stands at an issuer's URL, read as Entra ID reads it.
+async fn published(web: &Client, url: &str) -> Outside {
     let read = async |url: &str| {
-        let answer = web.get(url).await.map_err(|error| error.to_string())?;
+        let answer = web.get(url).await.map_err(|error| Outside::Unreachable(error.to_string()))?;
         if answer.status() != StatusCode::OK {
-            return Err(format!("{url} answers {}", answer.status()));
+            return Err(Outside::Wrong(format!("{url} answers {}", answer.status())));
         }
-        let value: Value = serde_json::from_slice(answer.body())
-            .map_err(|error| format!("{url} answers no JSON: {error}"))?;
-        Ok(value)
+        serde_json::from_slice::<Value>(answer.body())
+            .map_err(|error| Outside::Wrong(format!("{url} answers no JSON: {error}")))
     };
     let base = url.trim_end_matches('/');
-    let document = read(&format!("{base}/.well-known/openid-configuration")).await?;
+    let document = match read(&format!("{base}/.well-known/openid-configuration")).await {
+        Ok(document) => document,
+        Err(outside) => return outside,
+    };
     let said = document.get("issuer").and_then(Value::as_str).unwrap_or_default();
     if said != url {
-        return Err(format!("its document says that the issuer is `{said}`"));
+        return Outside::Wrong(format!("its document says that the issuer is `{said}`"));
     }
     let keys = document.get("jwks_uri").and_then(Value::as_str).unwrap_or_default();
-    Ok(ids(&read(keys).await?))
+    match read(keys).await {
+        Ok(keys) => Outside::Keys(ids(&keys)),
+        Err(outside) => outside,
+    }
 }
 
 fn ids(keys: &Value) -> Vec<String> {
@@ -164,30 +197,53 @@ async fn workload(
     cluster: &Cluster,
     (namespace, name): &(String, String),
     pods: &Seen<Vec<Value>>,
-    workers: &[Value],
+    (workers, unseen): (&[Value], Option<&str>),
 ) -> Workload {
     let mut makers = workers.to_vec();
+    let mut unseen = unseen.map(str::to_owned);
     for kind in [JOBS, CRONJOBS] {
-        makers.extend(seen(cluster.list(&kind).await).ok().flatten().unwrap_or_default());
+        match seen(cluster.list(&kind).await) {
+            Ok(found) => makers.extend(found.unwrap_or_default()),
+            Err(why) => unseen = Some(why),
+        }
     }
-    let found = pods.clone().map(|pods| {
-        let all: Vec<_> = makers.iter().chain(&pods).cloned().collect();
-        let family = Family::of_values(&all);
-        let is_of_it = |pod: &Value| {
-            let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or("");
-            let own = format!("Pod/{}/{}", text("/metadata/namespace"), text("/metadata/name"));
-            let root = family.root(&own);
-            let rest = |object: &str| object.split_once('/').map(|(_, rest)| rest.to_owned());
-            let meant = Some(format!("{namespace}/{name}"));
-            rest(&own) == meant || rest(&root) == meant
-        };
-        pods.into_iter().filter(is_of_it).collect::<Vec<_>>()
+    let found = pods.clone().and_then(|pods| {
+        let found = pods_of(&pods, &makers, (namespace, name));
+        // It may be a maker that was not seen which has them.
+        match unseen {
+            Some(why) if found.is_empty() => Err(why),
+            _ => Ok(found),
+        }
     });
-    let log = match found.as_ref().ok().and_then(|pods| pods.first()) {
-        Some(pod) => log(cluster, pod).await,
-        None => Ok(String::new()),
+    let pods = match found {
+        Err(why) => Err(why),
+        Ok(found) => {
+            let mut followed = Vec::new();
+            for pod in found.into_iter().take(PODS_OF_EACH) {
+                let log = log(cluster, &pod).await;
+                followed.push((pod, log));
+            }
+            Ok(followed)
+        }
     };
-    Workload { name: format!("{namespace}/{name}"), pods: found, log }
+    Workload { name: format!("{namespace}/{name}"), pods }
+}
+
+/// The pods that run, or are about to, of what is called so; or the one that is.
+fn pods_of(pods: &[Value], makers: &[Value], (namespace, name): (&str, &str)) -> Vec<Value> {
+    let all: Vec<_> = makers.iter().chain(pods).cloned().collect();
+    let family = Family::of_values(&all);
+    let is_of_it = |pod: &&Value| {
+        let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or("");
+        let own = format!("Pod/{}/{}", text("/metadata/namespace"), text("/metadata/name"));
+        let root = family.root(&own);
+        let rest = |object: &str| object.split_once('/').map(|(_, rest)| rest.to_owned());
+        let meant = Some(format!("{namespace}/{name}"));
+        let is_over = matches!(text("/status/phase"), "Succeeded" | "Failed")
+            || !text("/metadata/deletionTimestamp").is_empty();
+        !is_over && (rest(&own) == meant || rest(&root) == meant)
+    };
+    pods.iter().filter(is_of_it).cloned().collect()
 }
 
 async fn log(cluster: &Cluster, pod: &Value) -> Seen<String> {

@@ -1,5 +1,6 @@
 //! Whether imdslet works in a cluster.
 
+use imdslet_core::index::Index;
 use imdslet_core::missed::missed;
 use serde_json::Value;
 use x509_parser::pem::Pem;
@@ -26,14 +27,14 @@ pub(super) fn group(facts: &Facts, version: &str) -> Group {
         Ok(Some(webhook)) => {
             checks.push(Check::passed(what.0, what.1));
             for deployment in ["imdslet-webhook", "imdslet-controller"] {
-                checks.push(replicas(&facts.workers, deployment));
+                checks.push(replicas(&facts.workers, deployment, &facts.namespace));
             }
             checks.push(leader(&facts.lease, facts.now));
-            checks.push(releases(&facts.workers, version));
+            checks.push(releases(&facts.workers, version, &facts.namespace));
             checks.push(bundles(webhook, facts.now));
-            checks.push(circle(webhook, &facts.workers));
+            checks.push(circle(webhook, &facts.workers, &facts.namespace));
             checks.push(rehearsed(&facts.rehearsal));
-            checks.push(left_out(&facts.pods));
+            checks.push(left_out(&facts.pods, &facts.index));
         }
     }
     Group { name: "imdslet".to_owned(), checks }
@@ -43,15 +44,15 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn deployment<'a>(workers: &'a [Value], name: &str) -> Option<&'a Value> {
+fn deployment<'a>(workers: &'a [Value], name: &str, namespace: &str) -> Option<&'a Value> {
     workers.iter().find(|one| {
         text(one, "/kind") == "Deployment"
-            && text(one, "/metadata/namespace") == "imdslet-system"
+            && text(one, "/metadata/namespace") == namespace
             && text(one, "/metadata/name") == name
     })
 }
 
-fn replicas(seen: &Seen<Vec<Value>>, name: &'static str) -> Check {
+fn replicas(seen: &Seen<Vec<Value>>, name: &'static str, namespace: &str) -> Check {
     let title = format!("the replicas of {name} are ready");
     let what =
         (if name == "imdslet-webhook" { "webhook-ready" } else { "controller-ready" }, &*title);
@@ -60,10 +61,10 @@ fn replicas(seen: &Seen<Vec<Value>>, name: &'static str) -> Check {
         Err(why) => return Check::unknown(what, why),
     };
     let logs = format!(
-        "kubectl -n imdslet-system describe deployment {name}; kubectl -n imdslet-system logs deploy/{name}"
+        "kubectl -n {namespace} describe deployment {name}; kubectl -n {namespace} logs deploy/{name}"
     );
-    let Some(found) = deployment(workers, name) else {
-        let message = format!("Deployment imdslet-system/{name} does not exist");
+    let Some(found) = deployment(workers, name, namespace) else {
+        let message = format!("Deployment {namespace}/{name} does not exist");
         return Check::found(
             what,
             Verdict::Failed,
@@ -111,7 +112,11 @@ fn leader(seen: &Seen<Option<Value>>, now: i64) -> Check {
         Ok(renewed) => Check::found(
             what,
             Verdict::Failed,
-            format!("the last sign of a leader is {} s old", now - renewed.as_second()),
+            if holder.is_empty() {
+                "the last leader has let go, and no other has taken over".to_owned()
+            } else {
+                format!("the last sign of a leader is {} s old", now - renewed.as_second())
+            },
             "running pods do not follow their bindings; kubectl -n imdslet-system logs \
              deploy/imdslet-controller, and see that this machine's clock is right",
         ),
@@ -119,36 +124,44 @@ fn leader(seen: &Seen<Option<Value>>, now: i64) -> Check {
     }
 }
 
-fn releases(seen: &Seen<Vec<Value>>, version: &str) -> Check {
+fn releases(seen: &Seen<Vec<Value>>, version: &str, namespace: &str) -> Check {
     let what = ("releases", "webhook, controller and this command are of one release");
     let workers = match seen {
         Ok(workers) => workers,
         Err(why) => return Check::unknown(what, why),
     };
-    let tag = |name: &str| {
-        let image = text(deployment(workers, name)?, "/spec/template/spec/containers/0/image");
-        let image = image.split('@').next()?;
-        let (_, tag) = image.rsplit('/').next()?.split_once(':')?;
-        Some(tag.trim_start_matches('v').to_owned())
+    let image = |name: &str| {
+        let found = deployment(workers, name, namespace)?;
+        Some(text(found, "/spec/template/spec/containers/0/image").to_owned())
     };
-    let (webhook, controller) = (tag("imdslet-webhook"), tag("imdslet-controller"));
-    match (&webhook, &controller) {
-        (Some(one), Some(other)) if one == other && one == version => {
-            Check::passed(what.0, format!("webhook, controller and this command are {version}"))
-        }
-        (Some(one), Some(other)) => Check::found(
-            what,
-            Verdict::Warning,
-            format!("webhook {one}, controller {other}, this command {version}"),
-            "finish the upgrade, or use the command of that release: what it explains is what it does",
-        ),
-        // By digest there is nothing to compare.
-        _ => Check::passed(what.0, "the images are named by their digests"),
+    let images = [image("imdslet-webhook"), image("imdslet-controller")];
+    let [Some(webhook), Some(controller)] = &images else {
+        return Check::unknown(what, "webhook or controller is not there");
+    };
+    if webhook.contains('@') || controller.contains('@') {
+        return Check::passed(what.0, "the images are named by their digests");
     }
+    let tag = |image: &str| {
+        let last = image.rsplit('/').next().unwrap_or_default();
+        last.split_once(':').map_or("latest", |(_, tag)| tag).trim_start_matches('v').to_owned()
+    };
+    let (webhook, controller) = (tag(webhook), tag(controller));
+    if webhook == controller && webhook == version {
+        return Check::passed(
+            what.0,
+            format!("webhook, controller and this command are {version}"),
+        );
+    }
+    Check::found(
+        what,
+        Verdict::Warning,
+        format!("webhook {webhook}, controller {controller}, this command {version}"),
+        "finish the upgrade, or use the command of that release: what it explains is what it does",
+    )
 }
 
 fn bundles(webhook: &Value, now: i64) -> Check {
-    let what = ("ca-bundle", "the API server trusts the webhook's certificate");
+    let what = ("ca-bundle", "the webhook configuration has CAs that are valid");
     let entries = webhook.get("webhooks").and_then(Value::as_array);
     let remedy = "the controller and the webhook put it back within a second: see their logs, and \
                   keep the GitOps tool from owning caBundle";
@@ -186,7 +199,7 @@ fn last_end(pem: &[u8]) -> Option<i64> {
 }
 
 /// A cluster that starts cold must not need imdslet to start imdslet.
-fn circle(webhook: &Value, seen: &Seen<Vec<Value>>) -> Check {
+fn circle(webhook: &Value, seen: &Seen<Vec<Value>>, own: &str) -> Check {
     let what = ("circular-start", "imdslet and the cluster start without imdslet");
     let entries = webhook.get("webhooks").and_then(Value::as_array);
     let is_for_labelled = |entry: &Value| {
@@ -212,7 +225,7 @@ fn circle(webhook: &Value, seen: &Seen<Vec<Value>>) -> Check {
     let needed = |one: &&Value| {
         let namespace = text(one, "/metadata/namespace");
         let label = text(one, "/spec/template/metadata/labels/aadpodidbinding");
-        matches!(namespace, "imdslet-system" | "kube-system") && !label.is_empty()
+        (namespace == own || namespace == "kube-system") && !label.is_empty()
     };
     match workers.iter().find(needed) {
         Some(one) => Check::found(
@@ -255,15 +268,23 @@ fn rehearsed(seen: &Seen<Rehearsal>) -> Check {
                 ),
             )
         }
-        403 => Check::unknown(what, &format!("you may not create pods in {namespace}: {said}")),
-        _ if said.contains("failed calling webhook") => Check::found(
-            what,
-            Verdict::Failed,
-            format!("the API server cannot ask the webhook: {said}"),
-            "see that port 443 of Service imdslet-system/imdslet-webhook leads to ready replicas, that \
+        _ if said.contains("imdslet.dev\" denied the request") => {
+            // The pod is bound by nothing.
+            Check::passed(what.0, "the webhook answers: it refuses a pod that nothing binds")
+        }
+        403 if said.contains("cannot create resource") => {
+            Check::unknown(what, &format!("you may not create pods in {namespace}: {said}"))
+        }
+        _ if said.contains("failed calling webhook") && said.contains("imdslet.dev") => {
+            Check::found(
+                what,
+                Verdict::Failed,
+                format!("the API server cannot ask the webhook: {said}"),
+                "see that port 443 of Service imdslet-system/imdslet-webhook leads to ready replicas, that \
              the API server reaches them (private clusters: a firewall between control plane and \
              nodes), and their logs",
-        ),
+            )
+        }
         _ => Check::found(
             what,
             Verdict::Failed,
@@ -273,31 +294,27 @@ fn rehearsed(seen: &Seen<Rehearsal>) -> Check {
     }
 }
 
-fn left_out(seen: &Seen<Vec<Value>>) -> Check {
+fn left_out(seen: &Seen<Vec<Value>>, index: &Seen<Index>) -> Check {
     let what = ("sidecars", "every labelled pod has its sidecar");
-    let pods = match seen {
-        Ok(pods) => pods,
-        Err(why) => return Check::unknown(what, why),
+    let (pods, index) = match (seen, index) {
+        (Ok(pods), Ok(index)) => (pods, index),
+        (Err(why), _) | (_, Err(why)) => return Check::unknown(what, why),
     };
     let has_sidecar = |pod: &Value| {
         let lists = ["/spec/initContainers", "/spec/containers"];
         let all = lists.iter().filter_map(|list| pod.pointer(list)?.as_array()).flatten();
         all.into_iter().any(|container| text(container, "/name") == "imdslet")
     };
-    let index = imdslet_core::index::Index::default();
     let without: Vec<_> = pods
         .iter()
         .filter(|pod| {
             !has_sidecar(pod) && !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
         })
-        .filter(|pod| missed(&pod.to_string(), text(pod, "/metadata/namespace"), &index).is_some())
+        .filter(|pod| missed(&pod.to_string(), text(pod, "/metadata/namespace"), index).is_some())
         .map(|pod| format!("{}/{}", text(pod, "/metadata/namespace"), text(pod, "/metadata/name")))
         .collect();
     if without.is_empty() {
-        return Check::passed(
-            what.0,
-            format!("{} labelled pods, each with its sidecar", pods.len()),
-        );
+        return Check::passed(what.0, "no labelled pod lacks its sidecar");
     }
     let some = without.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
     let more = without.len().saturating_sub(5);

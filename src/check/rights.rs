@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 /// `group/resource`, with the verb: what is read.
-const READ: [(&str, &str, &str); 10] = [
+const READ: [(&str, &str, &str); 12] = [
     ("", "pods", "list"),
+    ("", "namespaces", "list"),
+    ("aadpodidentity.k8s.io", "azurepodidentityexceptions", "list"),
     ("", "pods/log", "get"),
     ("apps", "deployments", "list"),
     ("apps", "daemonsets", "list"),
@@ -17,8 +19,14 @@ const READ: [(&str, &str, &str); 10] = [
 ];
 
 /// What `kubectl apply -f manifests/install.yaml` must be allowed.
-pub(super) const INSTALL: [(&str, &str); 8] = [
+pub(super) const INSTALL: [(&str, &str); 14] = [
     ("", "namespaces"),
+    ("", "serviceaccounts"),
+    ("", "secrets"),
+    ("", "configmaps"),
+    ("", "services"),
+    ("policy", "poddisruptionbudgets"),
+    ("rbac.authorization.k8s.io", "roles"),
     ("apiextensions.k8s.io", "customresourcedefinitions"),
     ("rbac.authorization.k8s.io", "clusterroles"),
     ("rbac.authorization.k8s.io", "clusterrolebindings"),

@@ -1,7 +1,9 @@
 use base64::Engine;
 use serde_json::{Value, json};
 
-use super::facts::{Issuer, Rehearsal, Workload};
+use imdslet_core::index::Index;
+
+use super::facts::{Issuer, Outside, Rehearsal, Workload};
 use super::*;
 
 /// A CA that is valid for ten years, as the webhook makes it.
@@ -61,7 +63,7 @@ fn healthy() -> Facts {
         issuer: Ok(Issuer {
             url: "https://i.example/".to_owned(),
             keys: keys(),
-            outside: Ok(keys()),
+            outside: Outside::Keys(keys()),
         }),
         workers: Ok(vec![deployment("imdslet-webhook", 2), deployment("imdslet-controller", 2)]),
         webhook: Ok(Some(
@@ -76,10 +78,11 @@ fn healthy() -> Facts {
             answer: pod(true),
         }),
         pods: Ok(vec![pod(true)]),
+        index: Ok(Index::default()),
+        namespace: "imdslet-system".to_owned(),
         workloads: vec![Workload {
             name: "web/app".to_owned(),
-            pods: Ok(vec![pod(true)]),
-            log: Ok(fetched("fetched", "")),
+            pods: Ok(vec![(pod(true), Ok(fetched("fetched", "")))]),
         }],
     }
 }
@@ -145,7 +148,7 @@ fn what_is_wrong_with_a_cluster_is_named_alone_with_what_to_do() {
             "the cluster's key k2",
         ),
         (
-            |f| f.issuer.as_mut().unwrap().outside = Err("refused".into()),
+            |f| f.issuer.as_mut().unwrap().outside = Outside::Unreachable("refused".into()),
             "issuer",
             Warning,
             "--enable-oidc-issuer",
@@ -213,7 +216,7 @@ fn what_is_wrong_with_an_installation_is_named_alone_with_what_to_do() {
         ),
         (|f| refused(f, 422, "quota"), "admission", Failed, "is refused (422): quota"),
         (
-            |f| refused(f, 403, "pods is forbidden"),
+            |f| refused(f, 403, "User \"u\" cannot create resource \"pods\""),
             "admission",
             Unknown,
             "may not create pods in default",
@@ -227,19 +230,19 @@ fn what_keeps_a_workload_from_its_tokens_is_named_alone_with_what_to_do() {
     use Verdict::Failed;
     each(&[
         (|f| f.workloads[0].pods = Ok(Vec::new()), "pods", Failed, "there is no pod of it"),
-        (|f| f.workloads[0].pods = Ok(vec![pod(false)]), "sidecar", Failed, "explain"),
         (
-            |f| f.workloads[0].log = Ok(fetched("failed", "NoFederatedCredential")),
+            |f| f.workloads[0].pods = Ok(vec![(pod(false), Ok(String::new()))]),
+            "sidecar",
+            Failed,
+            "explain",
+        ),
+        (
+            |f| logged(f, fetched("failed", "NoFederatedCredential")),
             "token",
             Failed,
             "it is the federated credential",
         ),
-        (
-            |f| f.workloads[0].log = Ok(fetched("failed", "NoAnswer")),
-            "token",
-            Failed,
-            "it is the network",
-        ),
+        (|f| logged(f, fetched("failed", "NoAnswer")), "token", Failed, "it is the network"),
     ]);
 }
 
@@ -252,6 +255,48 @@ fn each(cases: &[Case]) {
         assert_eq!((one, what), (name, verdict), "case {at}: {said}");
         assert!(said.contains(words), "case {at}, {name}: {said}");
     }
+}
+
+#[test]
+fn what_is_no_fault_is_not_taken_for_one() {
+    let mut facts = healthy();
+    let denied = "admission webhook \"pods.imdslet.dev\" denied the request: imdslet: no binding";
+    refused(&mut facts, 403, denied);
+    // A namespace that imdslet is kept out of, and a registry with a port.
+    facts.pods = Ok(vec![pod(false)]);
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "web", "labels": {"imdslet.dev/injection": "disabled"}}});
+    let object = imdslet_core::objects::Object::read(&namespace, "web").unwrap().unwrap();
+    facts.index = Ok([object].into_iter().collect());
+    assert_eq!(found(&facts), []);
+    let mut old = nmi();
+    old["spec"]["template"]["spec"]["containers"][0]["image"] = json!("localhost:5000/x/nmi");
+    facts.workers.as_mut().unwrap().push(old);
+    assert_eq!(found(&facts)[0].0, "aad-pod-identity");
+    // What the installation brings is not missed before it.
+    facts = healthy();
+    facts.webhook = Ok(None);
+    facts.definitions = Ok(Vec::new());
+    let names: Vec<_> =
+        found(&facts).into_iter().map(|(name, verdict, _)| (name, verdict)).collect();
+    assert_eq!(names, [("custom-resources", Verdict::Warning), ("installed", Verdict::Warning)]);
+}
+
+#[test]
+fn an_issuer_of_no_use_is_a_failure_and_one_that_cannot_be_judged_is_unknown() {
+    let issuer = |change: fn(&mut Issuer)| {
+        let mut facts = healthy();
+        change(facts.issuer.as_mut().unwrap());
+        found(&facts).into_iter().map(|(name, verdict, _)| (name, verdict)).collect::<Vec<_>>()
+    };
+    let failed = [("issuer", Verdict::Failed)];
+    assert_eq!(
+        issuer(|one| one.url = "https://kubernetes.default.svc.cluster.local".into()),
+        failed
+    );
+    assert_eq!(issuer(|one| one.url = "http://i.example/".into()), failed);
+    assert_eq!(issuer(|one| one.outside = Outside::Wrong("404".into())), failed);
+    assert_eq!(issuer(|one| one.keys.clear()), [("issuer", Verdict::Unknown)]);
 }
 
 fn nmi() -> Value {
@@ -274,6 +319,11 @@ fn entry_of(facts: &mut Facts) -> &mut Value {
     &mut facts.webhook.as_mut().unwrap().as_mut().unwrap()["webhooks"][0]
 }
 
+/// As if a second pod had logged this.
+fn logged(facts: &mut Facts, log: String) {
+    facts.workloads[0].pods.as_mut().unwrap().push((pod(true), Ok(log)));
+}
+
 fn refused(facts: &mut Facts, status: u16, message: &str) {
     let answer = json!({"kind": "Status", "message": message});
     facts.rehearsal = Ok(Rehearsal { namespace: "default".to_owned(), status, answer });
@@ -284,9 +334,9 @@ fn what_was_fetched_after_it_had_failed_is_no_failure() {
     let mut facts = healthy();
     let lines =
         [fetched("failed", "NoFederatedCredential"), fetched("fetched", ""), "no json".into()];
-    facts.workloads[0].log = Ok(lines.join("\n"));
+    logged(&mut facts, lines.join("\n"));
     assert_eq!(found(&facts), []);
-    facts.workloads[0].log = Ok(String::new());
+    logged(&mut facts, String::new());
     assert_eq!(found(&facts), []);
 }
 
@@ -296,7 +346,7 @@ fn a_workload_without_a_usable_binding_is_told_that_and_no_more() {
     let mut unbound = pod(true);
     unbound["metadata"]["annotations"]["imdslet.dev/identities"] =
         json!(r#"{"version":1,"hold":true,"identities":[]}"#);
-    facts.workloads[0].pods = Ok(vec![unbound]);
+    facts.workloads[0].pods = Ok(vec![(unbound, Ok(String::new()))]);
     let found = found(&facts);
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].0, found[0].1), ("bound", Verdict::Failed));

@@ -14,25 +14,34 @@ pub(super) fn group(workload: &Workload) -> Group {
     let what = ("pods", "it has pods");
     match &workload.pods {
         Err(why) => checks.push(Check::unknown(what, why)),
-        Ok(pods) => match pods.first() {
-            None => checks.push(Check::found(
-                what,
-                Verdict::Failed,
-                "there is no pod of it",
-                "a refusal stands on the ReplicaSet or Job: kubectl describe it; imdslet explain \
-                 --live tells what would become of its pods",
-            )),
-            Some(pod) => {
-                checks.push(Check::passed(what.0, format!("it has {} pods", pods.len())));
-                of_pod(pod, &workload.log, &mut checks);
-            }
-        },
+        Ok(pods) if pods.is_empty() => checks.push(Check::found(
+            what,
+            Verdict::Failed,
+            "there is no pod of it that runs",
+            "a refusal stands on the ReplicaSet or Job: kubectl describe it; imdslet explain --live \
+             tells what would become of its pods",
+        )),
+        Ok(pods) => {
+            checks.push(Check::passed(what.0, format!("it has {} that run", plural(pods.len()))));
+            let each = pods.iter().map(|(pod, log)| of_pod(pod, log));
+            let mut each: Vec<Vec<Check>> = each.collect();
+            // That of the first pod which is not as it should be.
+            let is_wrong = |checks: &Vec<Check>| checks.iter().any(|one| one.verdict != Verdict::Passed);
+            let shown = each.iter().position(is_wrong).unwrap_or(0);
+            checks.append(&mut each.swap_remove(shown));
+        }
     }
     Group { name: workload.name.clone(), checks }
 }
 
+fn plural(pods: usize) -> String {
+    if pods == 1 { "a pod".to_owned() } else { format!("{pods} pods") }
+}
+
 /// Each step needs the one before it.
-fn of_pod(pod: &Value, log: &Seen<String>, checks: &mut Vec<Check>) {
+fn of_pod(pod: &Value, log: &Seen<String>) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     let lists = ["/spec/initContainers", "/spec/containers"];
     let all = lists.iter().filter_map(|list| pod.pointer(list)?.as_array()).flatten();
     let has_sidecar =
@@ -42,32 +51,37 @@ fn of_pod(pod: &Value, log: &Seen<String>, checks: &mut Vec<Check>) {
         checks.push(Check::found(
             what,
             Verdict::Failed,
-            "its pod has no container imdslet",
+            format!("pod {name} has no container imdslet"),
             "imdslet explain --live pod/NAMESPACE/NAME tells why",
         ));
-        return;
+        return checks;
     }
-    checks.push(Check::passed(what.0, what.1));
+    checks.push(Check::passed(what.0, format!("pod {name} has the sidecar")));
     let annotation = pod.pointer("/metadata/annotations").and_then(|all| all.get(IDENTITIES));
     let told = annotation.and_then(Value::as_str).unwrap_or_default();
-    let told: Option<PodIdentities> = serde_json::from_str(told).ok();
-    let names: Vec<_> =
-        told.iter().flat_map(|told| &told.identities).map(|one| one.name.clone()).collect();
     let what = ("bound", "it has an identity");
+    let Ok(told) = serde_json::from_str::<PodIdentities>(told) else {
+        let message = format!("the annotation {IDENTITIES} of pod {name} cannot be read");
+        let remedy = "the controller writes it anew: see its log, and that one leads";
+        checks.push(Check::found(what, Verdict::Failed, message, remedy));
+        return checks;
+    };
+    let names: Vec<_> = told.identities.iter().map(|one| one.name.clone()).collect();
     if names.is_empty() {
         checks.push(Check::found(
             what,
             Verdict::Failed,
-            "no usable AzureIdentityBinding matches its label",
+            format!("no usable AzureIdentityBinding matches the label of pod {name}"),
             "imdslet explain --live pod/NAMESPACE/NAME shows each binding and why it gives nothing",
         ));
-        return;
+        return checks;
     }
     checks.push(Check::passed(what.0, format!("it has {}", names.join(", "))));
     checks.push(match log {
         Ok(log) => tokens(&names, log),
         Err(why) => Check::unknown(("token", "its sidecar gets tokens"), why),
     });
+    checks
 }
 
 /// The last result of each identity and resource, as the sidecar's log has it.
@@ -97,7 +111,7 @@ fn tokens(names: &[String], log: &str) -> Check {
     Check::found(
         what,
         Verdict::Failed,
-        format!("no token of {identity} for {resource} ({reason}): {error}"),
+        format!("no token of {identity} for {resource} ({reason}, {}): {error}", text("timestamp")),
         remedy(reason),
     )
 }

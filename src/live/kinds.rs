@@ -22,15 +22,22 @@ const fn kind(
 }
 
 const OLD: &str = "aadpodidentity.k8s.io";
+const CSI: &str = "secrets-store.csi.x-k8s.io";
+
+/// Who is left alone.
+pub(crate) const EXCEPTIONS: Kind =
+    kind(OLD, "v1", "azurepodidentityexceptions", "AzurePodIdentityException");
+/// What namespaces ask for.
+pub(crate) const NAMESPACES: Kind = kind("", "v1", "namespaces", "Namespace");
 
 /// What decides about the identities of pods, and who has them.
 pub(crate) const KINDS: [Kind; 14] = [
     kind(OLD, "v1", "azureidentities", "AzureIdentity"),
     kind(OLD, "v1", "azureidentitybindings", "AzureIdentityBinding"),
-    kind(OLD, "v1", "azurepodidentityexceptions", "AzurePodIdentityException"),
+    EXCEPTIONS,
     kind(OLD, "v1", "azureassignedidentities", "AzureAssignedIdentity"),
-    kind("secrets-store.csi.x-k8s.io", "v1", "secretproviderclasses", "SecretProviderClass"),
-    kind("", "v1", "namespaces", "Namespace"),
+    kind(CSI, "v1", "secretproviderclasses", "SecretProviderClass"),
+    NAMESPACES,
     kind("", "v1", "serviceaccounts", "ServiceAccount"),
     kind("apps", "v1", "deployments", "Deployment"),
     kind("apps", "v1", "statefulsets", "StatefulSet"),
@@ -62,6 +69,21 @@ impl Kind {
         } else {
             format!("apis/{group}/{version}/{plural}")
         }
+    }
+
+    /// Where its group and version say what they have.
+    pub(crate) fn group_path(&self) -> String {
+        format!("apis/{}/{}", self.group, self.version)
+    }
+
+    /// Whether it is somebody's own definition, which a cluster may lack.
+    pub(crate) fn may_be_absent(&self) -> bool {
+        matches!(self.group, OLD | CSI)
+    }
+
+    /// Whether a resource of its group is this one.
+    pub(crate) fn is_called(&self, name: Option<&Value>) -> bool {
+        name.and_then(Value::as_str) == Some(self.plural)
     }
 
     /// `plural.group`, as kubectl and RBAC name it.

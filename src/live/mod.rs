@@ -17,11 +17,14 @@ use tokio::time::timeout;
 use crate::documents::{Document, Place};
 use kinds::KINDS;
 pub use kinds::Kind;
+pub(crate) use kinds::{EXCEPTIONS, NAMESPACES};
 
 /// How long one answer of the API server may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How many objects are asked for at once.
 const PAGE: usize = 500;
+/// How often a list is begun anew that has grown too old while it was read.
+const ANEW: u32 = 3;
 
 /// Which cluster, and as whom.
 #[derive(Clone, Debug, Default)]
@@ -46,13 +49,13 @@ pub enum LiveError {
     /// There is no kubeconfig that can be used.
     #[error(
         "no cluster is known: {0}; name a kubeconfig by --kubeconfig or KUBECONFIG, and one of its \
-         contexts by --context"
+         contexts by --context; where it runs a program to log in, see that this works by itself"
     )]
     NoConfig(String),
     /// Nobody answers.
     #[error(
         "the API server {server} cannot be reached: {cause}; see that its address and CA in the \
-         kubeconfig are right, and that no VPN or proxy is missing"
+         kubeconfig are right, that no VPN or proxy is missing, and that you are logged in"
     )]
     Unreachable {
         /// Its address.
@@ -168,10 +171,21 @@ impl Cluster {
             StatusCode::OK => Ok(Some(value)),
             StatusCode::NOT_FOUND => Ok(None),
             StatusCode::FORBIDDEN => {
-                Err(LiveError::Forbidden(BTreeSet::from([message(&value).to_owned()])))
+                Err(LiveError::Forbidden(BTreeSet::from([format!("get /{path}")])))
             }
             _ => Err(self.answer(path, status, &value)),
         }
+    }
+
+    /// Whether the cluster has this kind. Asked before it is listed: a kind that is not defined may
+    /// not be listed by most either, and the API server says the latter.
+    async fn has(&self, kind: &Kind) -> Result<bool, LiveError> {
+        let Some(group) = self.get(&kind.group_path()).await? else { return Ok(false) };
+        let resources = group.get("resources").and_then(Value::as_array);
+        let Some(resources) = resources else {
+            return Err(self.answer(&kind.group_path(), StatusCode::OK, &group));
+        };
+        Ok(resources.iter().any(|one| kind.is_called(one.get("name"))))
     }
 
     fn answer(&self, path: &str, status: StatusCode, value: &Value) -> LiveError {
@@ -189,27 +203,31 @@ impl Cluster {
     ///
     /// [`LiveError`].
     pub async fn list(&self, kind: &Kind) -> Result<Option<Vec<Value>>, LiveError> {
+        if kind.may_be_absent() && !self.has(kind).await? {
+            return Ok(None);
+        }
         let mut all = Vec::new();
         let mut rest = String::new();
+        let mut times = 0;
         loop {
             let path = format!("{}?limit={PAGE}{rest}", kind.path());
             let (status, mut page) = self.ask(http::Method::GET, &path, None).await?;
             match status {
                 StatusCode::OK => {}
-                StatusCode::NOT_FOUND => return Ok(None),
                 StatusCode::FORBIDDEN => {
                     return Err(LiveError::Forbidden(BTreeSet::from([kind.permission()])));
                 }
                 // The list that was begun has grown too old: from the beginning.
-                StatusCode::GONE if !rest.is_empty() => {
-                    (all, rest) = (Vec::new(), String::new());
+                StatusCode::GONE if !rest.is_empty() && times < ANEW => {
+                    (all, rest, times) = (Vec::new(), String::new(), times + 1);
                     continue;
                 }
                 _ => return Err(self.answer(&path, status, &page)),
             }
-            if let Some(items) = page.get_mut("items").and_then(Value::as_array_mut) {
-                all.extend(items.drain(..).map(|item| kind.complete(item)));
-            }
+            let Some(items) = page.get_mut("items").and_then(Value::as_array_mut) else {
+                return Err(self.answer(&path, status, &page));
+            };
+            all.extend(items.drain(..).map(|item| kind.complete(item)));
             let more = page.pointer("/metadata/continue").and_then(Value::as_str);
             match more.filter(|token| !token.is_empty()) {
                 Some(token) => {

@@ -26,8 +26,12 @@ async fn every_page_is_read_and_items_say_what_they_are() {
             {"metadata": {"name": "alone"}},
             {"metadata": {"name": "made", "ownerReferences": [{"kind": "Deployment"}]}},
         ])),
-        // The kinds of the old project are not all there.
-        path if path.contains("aadpodidentity") => status(StatusCode::NOT_FOUND, "not found"),
+        // The kinds of the old project are not all there, and of what is not there nothing is said.
+        "apis/aadpodidentity.k8s.io/v1" => {
+            (OK, json!({"resources": [{"name": "azureidentities"}]}))
+        }
+        path if path.contains("azureidentitybindings") => status(StatusCode::FORBIDDEN, "no"),
+        path if path.contains("secrets-store") => status(StatusCode::NOT_FOUND, "not found"),
         _ => list(&json!([])),
     });
     let documents = cluster.documents().await.unwrap();
@@ -45,7 +49,14 @@ async fn every_page_is_read_and_items_say_what_they_are() {
 async fn every_missing_permission_is_named_at_once_and_nothing_is_given() {
     let cluster = cluster(|(_, path, _)| {
         let is_secret = path.contains("/pods") || path.contains("azureidentities");
-        if is_secret { status(StatusCode::FORBIDDEN, "no") } else { list(&json!([])) }
+        match path {
+            "apis/aadpodidentity.k8s.io/v1" => {
+                (OK, json!({"resources": [{"name": "azureidentities"}]}))
+            }
+            "apis/secrets-store.csi.x-k8s.io/v1" => status(StatusCode::NOT_FOUND, "no"),
+            _ if is_secret => status(StatusCode::FORBIDDEN, "no"),
+            _ => list(&json!([])),
+        }
     });
     let error = cluster.documents().await.unwrap_err().to_string();
     for line in [
@@ -89,6 +100,16 @@ async fn a_list_that_has_grown_too_old_is_begun_anew() {
     let pods = cluster.list(&Kind::new("", "v1", "pods", "Pod")).await.unwrap().unwrap();
     let names: Vec<_> = pods.iter().map(|pod| pod["metadata"]["name"].clone()).collect();
     assert_eq!(names, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn what_is_no_list_is_not_taken_for_an_empty_one() {
+    let pods = Kind::new("", "v1", "pods", "Pod");
+    for (code, value) in [(OK, json!("<html>log in</html>")), (StatusCode::NOT_FOUND, json!({}))] {
+        let cluster = cluster(move |_| (code, value.clone()));
+        let error = cluster.list(&pods).await.unwrap_err().to_string();
+        assert!(error.contains("answers /api/v1/pods"), "{error}");
+    }
 }
 
 #[tokio::test]
