@@ -1,5 +1,6 @@
 //! The command line and the environment, read here and nowhere else.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::net::SocketAddr;
@@ -477,6 +478,17 @@ pub enum SettingsError {
 }
 
 impl SettingsArgs {
+    /// Takes what an installation is set to by its variables, where nothing was given. A file that it
+    /// names is not here.
+    pub fn fill(&mut self, installed: &BTreeMap<String, String>) {
+        for flag in FLAGS.iter().filter(|flag| flag.name != "extra-ca") {
+            let value = installed.get(flag.variable).filter(|value| !value.is_empty());
+            if let (Some(value), false) = (value, self.0.contains_key(flag.name)) {
+                self.0.insert(flag.name, vec![value.clone()]);
+            }
+        }
+    }
+
     /// Reads what was given, files included.
     ///
     /// # Errors

@@ -15,5 +15,6 @@ pub mod live;
 pub mod migrate;
 mod node;
 pub mod programs;
+mod terminal;
 pub mod token;
 pub mod workloads;

@@ -11,7 +11,7 @@ use imdslet::check::{self, Verdict, Wanted};
 use imdslet::completion::{self, ManError};
 use imdslet::config::{
     self, CheckArgs, CommandLine, Emulate, ExplainArgs, ImdsArgs, InjectArgs, ManArgs, MigrateArgs,
-    SettingsError, Task, TokenArgs, wants_no_colour,
+    SettingsArgs, SettingsError, Task, TokenArgs, wants_no_colour,
 };
 use imdslet::demo;
 use imdslet::documents::{self, Document};
@@ -19,7 +19,7 @@ use imdslet::emulate;
 use imdslet::explain::{self, Target};
 use imdslet::https::{self, Trust};
 use imdslet::inject::inject;
-use imdslet::live::{Access, Cluster};
+use imdslet::live::{Access, Cluster, LiveError};
 use imdslet::migrate;
 use imdslet::programs::ProgramError;
 use imdslet::token;
@@ -153,12 +153,12 @@ async fn run_check(args: CheckArgs) -> anyhow::Result<u8> {
     })
 }
 
-fn run_explain(args: ExplainArgs) -> anyhow::Result<u8> {
-    let settings = args.settings.read()?;
+fn run_explain(mut args: ExplainArgs) -> anyhow::Result<u8> {
     let (documents, issuer) = match args.live.access() {
-        Some(access) => of_cluster(&access, args.issuer)?,
+        Some(access) => of_cluster(&access, args.issuer, &mut args.settings)?,
         None => (documents::read(&args.files)?, args.issuer),
     };
+    let settings = args.settings.read()?;
     let pods = args.pod.iter().map(|name| Target::pod(name));
     let targets: Vec<_> = args.targets.into_iter().chain(pods).collect();
     let issuer = issuer.as_ref().map(migrate::Issuer::as_str);
@@ -171,8 +171,7 @@ fn run_explain(args: ExplainArgs) -> anyhow::Result<u8> {
     Ok(if explained.is_fine() { 0 } else { NO })
 }
 
-fn run_migrate(args: MigrateArgs) -> anyhow::Result<u8> {
-    let settings = args.settings.read()?;
+fn run_migrate(mut args: MigrateArgs) -> anyhow::Result<u8> {
     let is_watched = io::stderr().is_terminal();
     let mut tell = |line: String| {
         if is_watched {
@@ -180,9 +179,10 @@ fn run_migrate(args: MigrateArgs) -> anyhow::Result<u8> {
         }
     };
     let (documents, issuer) = match args.live.access() {
-        Some(access) => of_cluster(&access, args.issuer)?,
+        Some(access) => of_cluster(&access, args.issuer, &mut args.settings)?,
         None => (migrate::read(&args.files, &mut tell)?, args.issuer),
     };
+    let settings = args.settings.read()?;
     let issuer = issuer.context("the issuer is not known; name it by --issuer")?;
     let plan = migrate::plan(&documents, &settings, &issuer, &args.namespace)?;
     let text = plan.write(args.output);
@@ -197,10 +197,12 @@ fn run_migrate(args: MigrateArgs) -> anyhow::Result<u8> {
     Ok(if plan.decisions.is_empty() { 0 } else { NO })
 }
 
-/// The objects of a cluster, and its issuer where none was named.
+/// The objects of a cluster, and its issuer where none was named. What imdslet is set to there counts
+/// where no flag says otherwise.
 fn of_cluster(
     access: &Access,
     issuer: Option<migrate::Issuer>,
+    settings: &mut SettingsArgs,
 ) -> anyhow::Result<(Vec<Document>, Option<migrate::Issuer>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start")?.block_on(async {
@@ -211,6 +213,13 @@ fn of_cluster(
             let issuer = cluster.issuer().await?;
             issuer.parse().with_context(|| format!("the cluster's issuer is `{issuer}`"))?
         };
+        match cluster.settings().await {
+            Ok(installed) => settings.fill(&installed),
+            Err(error @ LiveError::Forbidden(_)) => complain(&format!(
+                "warning: the settings of the installation are not known, and the flags count: {error}"
+            )),
+            Err(error) => return Err(error.into()),
+        }
         Ok((cluster.documents().await?, Some(issuer)))
     })
 }

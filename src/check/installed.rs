@@ -237,7 +237,8 @@ fn circle(webhook: &Value, seen: &Seen<Vec<Value>>, own: &str) -> Check {
                 text(one, "/metadata/namespace"),
                 text(one, "/metadata/name")
             ),
-            "give its namespace the label imdslet.dev/failure-policy: ignore, or take the label away",
+            "take the label away; or give its namespace imdslet.dev/failure-policy: ignore, with which it does \
+             not wait (and is named here all the same)",
         ),
         None => Check::passed(what.0, what.1),
     }

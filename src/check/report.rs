@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::terminal::plain;
+
 /// How the list is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -139,10 +141,10 @@ impl Check {
         };
         let sign =
             if is_coloured { format!("\u{1b}[{colour}m{sign}\u{1b}[0m") } else { sign.to_owned() };
-        writeln!(text, "{sign} {}", self.title).ok();
+        writeln!(text, "{sign} {}", plain(&self.title)).ok();
         for line in [&self.message, &self.remedy].into_iter().flatten() {
             for line in line.lines() {
-                writeln!(text, "    {line}").ok();
+                writeln!(text, "    {}", plain(line)).ok();
             }
         }
     }

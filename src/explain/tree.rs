@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::terminal::plain;
+
 use super::{BindingChain, Explained, Gives, Matched, Need, PodChain, Said, Step, Verdict};
 
 /// A line, and what belongs under it.
@@ -26,7 +28,7 @@ pub(super) fn write(explained: &Explained) -> String {
     let pods = explained.pods.iter().map(pod);
     let bindings = explained.bindings.iter().map(binding);
     for node in pods.chain(bindings) {
-        text.push_str(&node.text);
+        text.push_str(&plain(&node.text));
         text.push('\n');
         draw(&node.below, "", &mut text);
     }
@@ -38,7 +40,7 @@ fn draw(nodes: &[Node], before: &str, text: &mut String) {
         let is_last = at + 1 == nodes.len();
         let (branch, under) = if is_last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
         // Writing to a String cannot fail.
-        writeln!(text, "{before}{branch}{}", node.text).ok();
+        writeln!(text, "{before}{branch}{}", plain(&node.text)).ok();
         draw(&node.below, &format!("{before}{under}"), text);
     }
 }

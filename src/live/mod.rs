@@ -2,7 +2,7 @@
 
 mod kinds;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -280,6 +280,19 @@ impl Cluster {
         }
         let issuer = value.get("issuer").and_then(Value::as_str);
         issuer.map(str::to_owned).ok_or_else(|| self.answer(path, status, &value))
+    }
+
+    /// What the installation of imdslet is set to, by its variables; nothing where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError`].
+    pub async fn settings(&self) -> Result<BTreeMap<String, String>, LiveError> {
+        let path = "api/v1/namespaces/imdslet-system/configmaps/imdslet-config";
+        let config = self.get(path).await?.unwrap_or_default();
+        let data = config.get("data").and_then(Value::as_object).into_iter().flatten();
+        let texts = data.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+        Ok(texts.collect())
     }
 
     /// Where it is.

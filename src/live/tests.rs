@@ -119,6 +119,18 @@ async fn the_issuer_is_what_the_api_server_says() {
 }
 
 #[tokio::test]
+async fn settings_are_those_of_the_installation_if_there_is_one() {
+    let installed = cluster(|(_, path, _)| {
+        assert_eq!(path, "api/v1/namespaces/imdslet-system/configmaps/imdslet-config");
+        (OK, json!({"data": {"AZURE_TENANT_ID": "t.example", "IMDSLET_SCOPE": "namespaced"}}))
+    });
+    let settings = installed.settings().await.unwrap();
+    assert_eq!(settings["AZURE_TENANT_ID"], "t.example");
+    let none = cluster(|_| status(StatusCode::NOT_FOUND, "not found"));
+    assert!(none.settings().await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_kubeconfig_that_cannot_be_used_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config");

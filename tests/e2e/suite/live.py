@@ -27,7 +27,7 @@ def a_running_pod_is_explained_from_the_cluster_down_to_the_credential_that_it_u
     t.bound()
     t.pod()
     t.verified()
-    done = imdslet(t, "explain", "--live", f"--tenant-id={TENANT}", "-o=json", f"pod/{t.namespace}/app")
+    done = imdslet(t, "explain", "--live", "-o=json", f"pod/{t.namespace}/app")
     assert done.returncode == 0, done.stderr
     (pod,) = json.loads(done.stdout)["pods"]
     name = f"{t.namespace}/identity"
@@ -37,6 +37,8 @@ def a_running_pod_is_explained_from_the_cluster_down_to_the_credential_that_it_u
     needs = binding["gives"]["needs"]
     assert needs["issuer"] == os.environ["K8S_ISSUER"], needs
     assert needs["subject"] == f"system:serviceaccount:{t.namespace}:default", needs
+    # Nobody has said it here: it is what the installation is set to.
+    assert binding["gives"]["tenantId"] == TENANT, binding
     # One that waits, and why.
     t.pod("lost", label=f"{t.label}-other")
     done = imdslet(t, "explain", "--live", f"--tenant-id={TENANT}", f"pod/{t.namespace}/lost")
