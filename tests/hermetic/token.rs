@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 
-use imdslet_tests::programs::{Ended, Running, command};
+use imdslet_tests::programs::{Ended, Running, Signal, command};
 use serde_json::Value;
 
 use crate::chain::{CLIENT, folder};
@@ -14,7 +14,7 @@ const OTHER: &str = "c0000000-0000-4000-8000-000000000002";
 /// A token endpoint of two identities, and the variables that lead to it.
 struct Endpoint {
     variables: BTreeMap<String, String>,
-    _running: Running,
+    running: Option<Running>,
     _folder: tempfile::TempDir,
 }
 
@@ -26,13 +26,23 @@ impl Endpoint {
         imdslet.args(["emulate", "imds"]).args(ids).env("TMPDIR", temporary.path());
         let mut running = Running::start(&mut imdslet);
         let variables = variables(&mut running);
-        Self { variables, _running: running, _folder: temporary }
+        Self { variables, running: Some(running), _folder: temporary }
     }
 
     /// `imdslet token`, with those of the variables whose names are in `set`.
     fn ask(&self, set: &[&str], args: &[&str]) -> Ended {
         let set = set.iter().map(|name| (name, &self.variables[*name]));
         ask(command("imdslet").envs(set), args)
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        // Told to end, and not killed, it takes its sidecar along.
+        if let Some(running) = self.running.take() {
+            running.signal(Signal::TERM);
+            assert_eq!(running.ended().code, Some(0));
+        }
     }
 }
 
