@@ -35,6 +35,12 @@ def replicas(t):
     return t.api.get("Deployment", SYSTEM, "imdslet-webhook")["spec"]["replicas"]
 
 
+def policies(t):
+    things = json.loads(t.cluster.run("get", "networkpolicy", "--all-namespaces", "--output=json"))["items"]
+    names = (f"{one['metadata']['namespace']}/{one['metadata']['name']}" for one in things)
+    return sorted(names, key=lambda name: not name.startswith(SYSTEM))
+
+
 def rolled_out(t):
     for name in ("imdslet-webhook", "imdslet-controller"):
         t.cluster.wait_for_rollout(name)
@@ -50,14 +56,17 @@ def helm_takes_over_upgrades_rolls_back_and_uninstalls_and_no_identity_is_lost(t
         rolled_out(t)
         t.pod("installed")
         t.verified("installed")
-        helm(t, "upgrade", "imdslet", str(CHART), values(t), "--set=webhook.replicas=3", "--set=whenUnbound=deny")
+        network = ["--set=networkPolicies.create=true", f"--set=networkPolicies.denyNodeIdentity={{{t.namespace}}}"]
+        helm(t, "upgrade", "imdslet", str(CHART), values(t), "--set=webhook.replicas=3", "--set=whenUnbound=deny", *network)
         rolled_out(t)
         assert replicas(t) == 3, replicas(t)
+        # Accepted; the network of these tests enforces none.
+        assert policies(t) == [f"{SYSTEM}/imdslet", f"{t.namespace}/imdslet-deny-node-identity"], policies(t)
         denied = lambda: t.pod("nobody", label=f"{t.label}-nobody")
         assert t.cluster.is_denied(denied, "imdslet.dev/when-unbound: deny"), "the setting is in force"
         helm(t, "rollback", "imdslet", "1")
         rolled_out(t)
-        assert replicas(t) == 2, replicas(t)
+        assert (replicas(t), policies(t)) == (2, []), (replicas(t), policies(t))
         t.pod("nobody", label=f"{t.label}-nobody")
         t.pod("back")
         t.verified("back")
