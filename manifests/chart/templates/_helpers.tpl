@@ -45,7 +45,7 @@ IMDSLET_EXTRA_CA: {{ or $values.extraCa.pem $values.extraCa.configMap | empty | 
   "IMDSLET_WHEN_UNBOUND" (eq $values.whenUnbound "wait" | ternary "" $values.whenUnbound)
   "IMDSLET_ENDPOINT" (eq $values.endpoint "env" | ternary "" $values.endpoint)
   "IMDSLET_SIDECAR" $values.sidecar.mode
-  "IMDSLET_SIDECAR_RUN_AS_USER" (toString $values.sidecar.runAsUser)
+  "IMDSLET_SIDECAR_RUN_AS_USER" (kindIs "string" $values.sidecar.runAsUser | ternary $values.sidecar.runAsUser ($values.sidecar.runAsUser | int64 | toString))
   "IMDSLET_PORT" ($values.sidecar.port | int | toString | trimPrefix "0")
   "IMDSLET_SIDECAR_METRICS_PORT" ($values.sidecar.metricsPort | int | toString | trimPrefix "0")
   "IMDSLET_HTTPS_PROXY" $values.sidecar.httpsProxy
@@ -230,7 +230,7 @@ spec:
           secret:
             secretName: {{ eq $root.Values.certificates.source "files" | ternary $root.Values.certificates.secret "imdslet-webhook-certificate" }}
         {{- end }}
-{{- if $values.minAvailable }}
+{{- if and $values.minAvailable (gt (int $values.replicas) (int $values.minAvailable)) }}
 ---
 apiVersion: policy/v1
 kind: PodDisruptionBudget
