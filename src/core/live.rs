@@ -109,8 +109,8 @@ pub enum Fixed {
     /// The service account token of AKS identity bindings.
     #[error("its sidecar has no service account token for AKS identity bindings")]
     BindingToken,
-    /// The authority of types 1 and 2.
-    #[error("its sidecar's arguments do not have the authority of spec.adEndpoint")]
+    /// The authority of types 1 and 2, or none where it is of another type now.
+    #[error("its sidecar's arguments have another authority for it than spec.adEndpoint")]
     Authority,
 }
 
@@ -144,10 +144,10 @@ pub(crate) fn lack(fittings: &Fittings, usable: &Usable) -> Option<Fixed> {
         if !fittings.volumes.contains(&volume) {
             return Some(Fixed::Secret(secret.clone()));
         }
-        let own = fittings.authorities.iter().find(|(name, _)| *name == identity.name);
-        if own.map(|(_, authority)| authority) != usable.authority.as_ref() {
-            return Some(Fixed::Authority);
-        }
+    }
+    let own = fittings.authorities.iter().find(|(name, _)| *name == identity.name);
+    if own.map(|(_, authority)| authority) != usable.authority.as_ref() {
+        return Some(Fixed::Authority);
     }
     let needs_token = identity.source == Source::Binding && !fittings.has_binding_token;
     needs_token.then_some(Fixed::BindingToken)
@@ -316,6 +316,7 @@ mod tests {
             ),
             ("secret", index(&[secret(json!({})), bound("1", "sp")])),
             ("secret, partner", index(&[secret(partner), bound("1", "sp")])),
+            ("a of that name", index(&[identity("sp", &none, json!({})), bound("1", "sp")])),
             (
                 "AKS",
                 index(&[
@@ -328,7 +329,7 @@ mod tests {
 
     #[test]
     fn what_a_pod_of_one_cluster_becomes_in_another() {
-        let cases: [(&str, &str, &[&str]); 20] = [
+        let cases: [(&str, &str, &[&str]); 23] = [
             ("nothing", "nothing", &["StillUnbound"]),
             ("nothing", "dangling", &["StillUnbound"]),
             ("nothing", "a", &["IdentityBound"]),
@@ -347,6 +348,10 @@ mod tests {
             ("secret", "secret, partner", &["IdentityLost", "RecreateToInject"]),
             ("secret, partner", "secret, partner", &[]),
             ("secret, partner", "secret", &["IdentityLost", "RecreateToInject"]),
+            // A service account token must not go to the partner.
+            ("secret, partner", "a of that name", &["IdentityLost", "RecreateToInject"]),
+            ("secret", "a of that name", &["IdentityChanged"]),
+            ("a of that name", "secret, partner", &["IdentityLost", "RecreateToInject"]),
             ("AKS", "AKS", &[]),
             ("AKS", "a", &["IdentityChanged"]),
         ];

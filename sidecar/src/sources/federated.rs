@@ -25,10 +25,9 @@ pub(super) async fn fetch(
     identity: &PodIdentity,
     resource: &Resource,
 ) -> Result<Fetched, Fault> {
-    let authority = args.authority_of(&identity.name);
     let received = until_the_deadline(
         Fault::may_be_about_to_end,
-        || Fault::Deadline { authority: authority.to_owned(), after: FETCH_DEADLINE },
+        || Fault::Deadline { authority: args.authority.clone(), after: FETCH_DEADLINE },
         || exchange(args, https, identity, resource),
     );
     Ok(received.await?.into())
@@ -44,7 +43,9 @@ async fn exchange(
     let exchange = Exchange {
         identity,
         tenant: &identity.tenant_id,
-        authority: args.authority_of(&identity.name),
+        // Never one of `--authority-for`, which are for identities of types 1 and 2: this one may have
+        // been such before, and its old authority could use the pod's token at ours.
+        authority: &args.authority,
         resource,
         claims: &Claims::of(assertion.reveal()),
     };

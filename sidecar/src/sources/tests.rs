@@ -113,13 +113,15 @@ async fn each_cloud_is_asked_at_its_own_authority() {
     }
 }
 
+/// An identity that had a secret of a partner's tenant may be edited into one without; the partner
+/// could use the pod's token at the cluster's own authority.
 #[tokio::test]
-async fn an_identity_is_asked_for_at_its_own_authority() {
+async fn a_service_account_token_never_goes_to_an_identitys_own_authority() {
     let wire = reply(200, TOKEN);
     let (entra, _dir) = entra(&wire, Some("a.s.a"));
     entra.fetch(&identity("web/abroad", '1'), &vault()).await.unwrap();
     let sent = wire.sent.lock().unwrap();
-    assert!(sent[0].0.starts_with("https://login.partner.example/70000000-"), "{}", sent[0].0);
+    assert!(sent[0].0.starts_with("https://login.microsoftonline.com/"), "{}", sent[0].0);
 }
 
 #[tokio::test]

@@ -59,6 +59,17 @@ async fn a_client_secret_is_posted_as_it_is_mounted_now() {
 }
 
 #[tokio::test]
+async fn a_client_secret_goes_to_the_identitys_own_authority() {
+    let wire = reply(200, TOKEN);
+    let (entra, dir) = pod(Arc::<Wire>::clone(&wire));
+    mount(dir.path(), "..1", &[("clientSecret", "s3cret")]);
+    let abroad = PodIdentity { name: "web/abroad".to_owned(), ..principal(&[]) };
+    entra.fetch(&abroad, &vault()).await.unwrap();
+    let sent = wire.sent.lock().unwrap();
+    assert!(sent[0].0.starts_with("https://login.partner.example/70000000-"), "{}", sent[0].0);
+}
+
+#[tokio::test]
 async fn without_its_secret_nothing_is_sent() {
     let wire = reply(200, TOKEN);
     let (entra, dir) = pod(Arc::<Wire>::clone(&wire));
