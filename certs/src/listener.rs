@@ -1,5 +1,6 @@
 //! A TCP listener whose connections have finished their TLS handshake.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use axum::serve::Listener;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -21,7 +22,8 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// file descriptors: at once would be a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Handshakes that may go on at a time. Beyond them new connections wait in the kernel's backlog.
+/// Handshakes that may go on at a time. For one more the oldest gives way: whoever opens connections
+/// and says nothing must not keep others out, and the API server is quicker than that.
 const HANDSHAKES: usize = 1024;
 
 /// Accepts connections and shakes hands with all of them at once: a slow client delays nobody.
@@ -29,13 +31,22 @@ pub struct TlsListener {
     tcp: TcpListener,
     acceptor: TlsAcceptor,
     handshakes: JoinSet<Option<(TlsStream<TcpStream>, SocketAddr)>>,
+    /// Those of the handshakes that may still go on, the oldest first.
+    order: VecDeque<AbortHandle>,
+    limit: usize,
 }
 
 impl TlsListener {
     /// Serves TLS by `config` on `tcp`.
     #[must_use]
     pub fn new(tcp: TcpListener, config: Arc<ServerConfig>) -> Self {
-        Self { tcp, acceptor: TlsAcceptor::from(config), handshakes: JoinSet::new() }
+        Self {
+            tcp,
+            acceptor: TlsAcceptor::from(config),
+            handshakes: JoinSet::new(),
+            order: VecDeque::new(),
+            limit: HANDSHAKES,
+        }
     }
 
     fn shake_hands(&mut self, stream: TcpStream, peer: SocketAddr) {
@@ -44,7 +55,13 @@ impl TlsListener {
         // tickets before it, which clients put off for 40 ms. A socket that does not take the
         // option is served all the same.
         stream.set_nodelay(true).ok();
-        self.handshakes.spawn(async move {
+        self.order.retain(|handshake| !handshake.is_finished());
+        if self.order.len() >= self.limit
+            && let Some(oldest) = self.order.pop_front()
+        {
+            oldest.abort();
+        }
+        let handshake = self.handshakes.spawn(async move {
             match timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => Some((stream, peer)),
                 Ok(Err(error)) => {
@@ -58,6 +75,7 @@ impl TlsListener {
                 }
             }
         });
+        self.order.push_back(handshake);
     }
 }
 
@@ -71,12 +89,12 @@ impl Listener for TlsListener {
             // handshake leaves the set only when its arm is the one that is taken.
             tokio::select! {
                 Some(done) = self.handshakes.join_next() => {
-                    // A handshake that panicked is one connection lost, not the server.
+                    // One that panicked or gave way is one connection lost, not the server.
                     if let Ok(Some(accepted)) = done {
                         return accepted;
                     }
                 }
-                accepted = self.tcp.accept(), if self.handshakes.len() < HANDSHAKES => {
+                accepted = self.tcp.accept() => {
                     match accepted {
                         Ok((stream, peer)) => self.shake_hands(stream, peer),
                         Err(error) => {
@@ -101,20 +119,20 @@ mod tests {
     use rustls::pki_types::ServerName;
     use rustls::pki_types::pem::PemObject;
     use rustls::{ClientConfig, RootCertStore};
+    use tokio::io::AsyncReadExt;
     use tokio_rustls::TlsConnector;
 
     use super::*;
     use crate::{Authority, OldestTls, Resolver, server_config};
 
-    #[tokio::test]
-    async fn what_is_written_on_a_connection_is_sent_at_once() {
+    /// A listener, and how a client shakes hands with it.
+    async fn listener() -> (TlsListener, TlsConnector) {
         let now = SystemTime::now();
         let authority = Authority::generate("CA", now).unwrap();
         let serving = authority.issue(&["localhost".to_owned()], now).unwrap();
         let resolver = Arc::new(Resolver::new(serving).unwrap());
         let config = Arc::new(server_config(resolver, OldestTls::V1_3).unwrap());
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut listener = TlsListener::new(tcp, config);
 
         let mut roots = RootCertStore::empty();
         roots.add(PemObject::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
@@ -122,13 +140,41 @@ mod tests {
         let client = ClientConfig::builder_with_provider(provider);
         let client = client.with_safe_default_protocol_versions().unwrap();
         let client = client.with_root_certificates(roots).with_no_client_auth();
+        (TlsListener::new(tcp, config), TlsConnector::from(Arc::new(client)))
+    }
+
+    /// A connection that the listener has accepted.
+    async fn connected(
+        listener: &mut TlsListener,
+        connector: &TlsConnector,
+    ) -> TlsStream<TcpStream> {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let connector = TlsConnector::from(Arc::new(client));
-
         let (client, (server, _)) =
             tokio::join!(connector.connect(name, stream), listener.accept());
         client.unwrap();
+        server
+    }
+
+    #[tokio::test]
+    async fn what_is_written_on_a_connection_is_sent_at_once() {
+        let (mut listener, connector) = listener().await;
+        let server = connected(&mut listener, &connector).await;
         assert!(server.get_ref().0.nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn whoever_opens_connections_and_says_nothing_keeps_nobody_out() {
+        let (mut listener, connector) = listener().await;
+        listener.limit = 2;
+        let addr = listener.local_addr().unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..3 {
+            silent.push(TcpStream::connect(addr).await.unwrap());
+        }
+        connected(&mut listener, &connector).await;
+        for stream in silent.iter_mut().take(2) {
+            assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
+        }
     }
 }

@@ -65,7 +65,7 @@ fn echo(ca_out: &str) -> anyhow::Result<()> {
     let json = [(header::CONTENT_TYPE, "application/json")];
     let answer = move |body: Bytes| async move { (json, body) };
     let router = Router::new().route("/mutate", post(answer));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         println!("{}", listener.local_addr()?);

@@ -22,6 +22,9 @@ pub const LINGER: Duration = Duration::from_secs(5);
 /// connections under load, and keeps idle ones for 90 s: it should be the one that closes them.
 pub const LIMITS: Limits = Limits { connections: 1024, head: Duration::from_mins(2) };
 
+/// The same for those who ask for health and metrics.
+pub const HEALTH_LIMITS: Limits = Limits { connections: 64, head: Duration::from_mins(2) };
+
 /// How long the body of a request may take: less than `timeoutSeconds`, after which nobody waits.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(4);
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::SystemTime;
 
 use anyhow::Context;
@@ -14,8 +15,8 @@ use imdslet_core::settings::Settings;
 use imdslet_webhook::certificates::files::Files;
 use imdslet_webhook::certificates::{self, First, Keeper};
 use imdslet_webhook::config::{
-    Config, ConfigError, GRACE, LIMITS, LINGER, Objects, Role, VERSION_DEADLINE, WATCH_LIFE,
-    WATCH_SLACK,
+    Config, ConfigError, GRACE, HEALTH_LIMITS, LIMITS, LINGER, Objects, Role, VERSION_DEADLINE,
+    WATCH_LIFE, WATCH_SLACK,
 };
 use imdslet_webhook::controller::{self, Controller};
 use imdslet_webhook::feed::{self, Event, Outlet, Published};
@@ -28,6 +29,7 @@ use kube::Client;
 use kube::runtime::watcher::DefaultBackoff;
 use mimalloc::MiMalloc;
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -49,6 +51,9 @@ const FAILED: u8 = 3;
 /// Changes that wait to be taken in. Whoever tells more waits.
 const EVENTS: usize = 1024;
 
+/// The part of the program that is asked for admissions, as readiness shows it.
+const LISTENER: &str = "admission server";
+
 fn main() -> ExitCode {
     let config = match Config::from_process() {
         Ok(config) => config,
@@ -56,12 +61,16 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error.into()),
     };
     log();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime.context("cannot start threads").and_then(|runtime| runtime.block_on(run(config)))
-    {
+    match runtime().and_then(|runtime| runtime.block_on(run(config))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+/// One thread: workers that hand each other a request, and wake each other for it, cost more than
+/// the request, and each has memory of its own.
+fn runtime() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().context("cannot wait for anything")
 }
 
 fn log() {
@@ -183,21 +192,19 @@ impl Program {
 
     /// Admission by the objects of a file and a CA of this process.
     async fn start_with_file(&mut self, config: &Config, path: &Path) -> anyhow::Result<()> {
+        self.readiness.set(LISTENER, true, "does not listen yet");
         let settings = config.settings(None)?;
         warn_of(&settings);
         // Before anybody is told the address: who trusts the CA reads its file then.
         let (resolver, authorities) = own_certificate(config)?;
         write_ca(config, &authorities)?;
         self.serve_health(config.health_listen).await?;
-        let listener = bind(config.listen, "admission").await?;
         let snapshot = self.published.snapshot.clone();
         let hook = Hook::new(snapshot, Arc::new(settings), self.metrics.clone());
-        self.servers.spawn(admission(
-            listener,
-            (resolver, config.oldest_tls),
-            hook,
-            self.ends.clone(),
-        ));
+        let tls = (resolver, config.oldest_tls);
+        let serving =
+            admission(config.listen, tls, hook, self.readiness.clone(), self.ends.clone());
+        self.servers.spawn(serving);
         for event in manifests(path)? {
             self.events.send(event).await.context("the index has ended")?;
         }
@@ -213,6 +220,11 @@ impl Program {
         // A connection that has died in silence ends with the watch that it should have carried.
         cluster.read_timeout = Some(WATCH_LIFE + WATCH_SLACK);
         let client = Client::try_from(cluster).context("cannot make a client for the cluster")?;
+        if config.role == Role::Admission {
+            // Else a slow answer about the cluster's version would leave a replica that is ready and
+            // refuses connections.
+            self.readiness.set(LISTENER, true, "does not listen yet");
+        }
         self.serve_health(config.health_listen).await?;
         objects::start(&client, &self.events, (&self.readiness, &self.metrics), &mut self.tasks);
         let shutdown = self.ends.shutdown.clone();
@@ -240,16 +252,15 @@ impl Program {
                         let First { resolver, authorities } =
                             first.await.context("the certificate's watch has ended")?;
                         write_ca(&config, &authorities)?;
-                        let listener = bind(config.listen, "admission").await?;
-                        anyhow::Ok((settings, resolver, listener))
+                        anyhow::Ok((settings, resolver))
                     };
                     // Waiting for the cluster must not outlast the order to end.
                     let Some(ready) = shutdown.run_until_cancelled(ready).await else {
                         return Ok("the wait for the cluster");
                     };
-                    let (settings, resolver, listener) = ready?;
+                    let (settings, resolver) = ready?;
                     let hook = Hook::new(snapshot, Arc::new(settings), metrics);
-                    admission(listener, (resolver, oldest), hook, ends).await
+                    admission(config.listen, (resolver, oldest), hook, readiness, ends).await
                 });
             }
             Role::Controller => {
@@ -281,23 +292,38 @@ impl Program {
         };
         // To the very end: the kubelet shall see why nobody is sent here any more.
         self.tasks.spawn(async {
-            axum::serve(listener, server::health(health)).await.ok();
+            serve(listener, server::health(health), HEALTH_LIMITS, CancellationToken::new()).await;
             "the health server"
         });
         Ok(())
     }
 }
 
+/// Serves admissions on a thread of their own: neither does a list of ten thousand objects delay
+/// them, nor do they delay what the kubelet asks.
 async fn admission(
-    listener: TcpListener,
+    addr: SocketAddr,
     (resolver, oldest): (Arc<Resolver>, OldestTls),
     hook: Hook,
+    readiness: Readiness,
     Ends { shutdown, closing }: Ends,
 ) -> anyhow::Result<&'static str> {
-    let tls = Arc::new(server_config(resolver, oldest)?);
-    let router = server::admission(hook, shutdown);
-    serve(TlsListener::new(listener, tls), router, LIMITS, closing).await;
-    Ok("the admission server")
+    let runtime = runtime()?;
+    let serving = async move {
+        let listener = bind(addr, "admission").await?;
+        readiness.clear(LISTENER);
+        let tls = Arc::new(server_config(resolver, oldest)?);
+        let router = server::admission(hook, shutdown);
+        serve(TlsListener::new(listener, tls), router, LIMITS, closing).await;
+        Ok("the admission server")
+    };
+    let (sender, ended) = oneshot::channel();
+    let thread = thread::Builder::new().name("admission".to_owned());
+    // Whoever waited for the end may be gone: then the program ends too.
+    thread
+        .spawn(move || sender.send(runtime.block_on(serving)).ok())
+        .context("cannot start the thread of admissions")?;
+    ended.await.context("the thread of admissions has panicked")?
 }
 
 async fn bind(addr: SocketAddr, server: &str) -> anyhow::Result<TcpListener> {
@@ -346,7 +372,13 @@ async fn settings(
         tokio::time::sleep(backoff.next().unwrap_or(VERSION_DEADLINE)).await;
     };
     readiness.clear(PART);
-    let settings = config.settings(version.as_deref()).or_else(|_| config.settings(None))?;
+    let settings = config.settings(version.as_deref()).or_else(|error| {
+        tracing::warn!(
+            %error, reason = "VersionUnknown",
+            "taken for the newest; --kubernetes-version says otherwise"
+        );
+        config.settings(None)
+    })?;
     warn_of(&settings);
     Ok(settings)
 }

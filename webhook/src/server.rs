@@ -123,6 +123,7 @@ async fn answer(hook: Hook, request: Request, decide: Decide) -> Response {
     let began = Instant::now();
     let (decided, response) = match hook.snapshot.load().as_ref() {
         None => {
+            tracing::warn!(reason = Decided::NOT_SYNCED.reason, "not answered");
             (Decided::NOT_SYNCED, (StatusCode::SERVICE_UNAVAILABLE, NOT_SYNCED).into_response())
         }
         Some(index) => match decide(index, &hook.settings, &body) {
@@ -134,14 +135,16 @@ async fn answer(hook: Hook, request: Request, decide: Decide) -> Response {
                 (decided, (json, body).into_response())
             }
             Err(error) => {
+                tracing::warn!(
+                    reason = Decided::UNANSWERABLE.reason,
+                    why = error.for_log(),
+                    "not answered"
+                );
                 let message = format!("{error}\n");
                 (Decided::UNANSWERABLE, (StatusCode::BAD_REQUEST, message).into_response())
             }
         },
     };
-    if decided.outcome == Decided::UNANSWERABLE.outcome {
-        tracing::warn!(reason = decided.reason, "not answered");
-    }
     hook.metrics.admitted(decided, began.elapsed());
     response
 }

@@ -35,6 +35,18 @@ pub enum Unanswerable {
     NoRequest,
 }
 
+impl Unanswerable {
+    /// What a log may hold of it: no words of the body, which may be anything.
+    #[must_use]
+    pub fn for_log(&self) -> &'static str {
+        match self {
+            Self::NotAReview(_) => "the body is no AdmissionReview",
+            Self::Version { .. } => "not an AdmissionReview of admission.k8s.io/v1",
+            Self::NoRequest => "the AdmissionReview has no request",
+        }
+    }
+}
+
 /// What became of a request, for whoever counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decided {

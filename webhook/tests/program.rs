@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -16,15 +16,20 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 
+/// The program with the objects of a file, of which there are none.
 fn program(dir: &Path, more: &[&str]) -> Command {
     let manifests = dir.join("manifests.json");
     fs::write(&manifests, r#"{"kind": "List", "items": []}"#).unwrap();
+    let mut command = of_a_cluster();
+    command.arg(format!("--manifests={}", manifests.display())).args(more);
+    command
+}
+
+fn of_a_cluster() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_imdslet-webhook"));
     command
         .env_clear()
         .args(["--listen=127.0.0.1:0", "--health-listen=127.0.0.1:0"])
-        .arg(format!("--manifests={}", manifests.display()))
-        .args(more)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
@@ -69,11 +74,7 @@ impl Running {
 
     /// What the kubelet is told.
     fn healthy(&self, path: &str) -> String {
-        let mut health = TcpStream::connect(&self.health).unwrap();
-        write!(health, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        health.read_to_string(&mut answer).unwrap();
-        answer
+        get(&self.health, path)
     }
 
     /// Begins a request whose body is announced and not sent. The answer's first line: whether the
@@ -104,6 +105,14 @@ impl Drop for Running {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+fn get(addr: &str, path: &str) -> String {
+    let mut connection = TcpStream::connect(addr).unwrap();
+    write!(connection, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 /// The head of an answer, to its empty line.
@@ -202,6 +211,28 @@ fn told_to_end_it_is_not_ready_answers_what_is_in_flight_and_is_gone_within_the_
     let mut rest = String::new();
     program.log.read_to_string(&mut rest).unwrap();
     assert!(rest.contains(r#""reason":"Finished""#), "{rest}");
+}
+
+/// An API server that is slow to tell its version, while everything else is there, would else leave a
+/// replica that is ready and refuses connections.
+#[test]
+fn it_is_not_ready_before_it_listens_for_admissions() {
+    let dir = tempfile::tempdir().unwrap();
+    // Takes connections, and says nothing.
+    let api = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = dir.path().join("kubeconfig");
+    let server = format!("http://{}", api.local_addr().unwrap());
+    let cluster = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": server}}], "users": [{"name": "c", "user": {}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}]});
+    fs::write(&config, cluster.to_string()).unwrap();
+    let mut child = of_a_cluster().env("KUBECONFIG", config).spawn().unwrap();
+    let health = address(&mut BufReader::new(child.stdout.take().unwrap()), "health");
+    let answer = get(&health, "/readyz");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("waiting: admission server, for "), "{answer}");
 }
 
 #[test]
