@@ -15,6 +15,7 @@ from cluster import Cluster
 import tokens_in_pods  # noqa: F401
 import articles  # noqa: F401
 import articles_storage  # noqa: F401
+import articles_sql  # noqa: F401
 import scenarios  # noqa: F401
 import workloads  # noqa: F401
 import edges  # noqa: F401

@@ -7,6 +7,7 @@
 import sys
 import time
 
+import articles_sql
 import clients_in_pods
 import csi_mount
 import storage
@@ -18,6 +19,7 @@ def main():
     parts = {
         "azcopy and Azurite": storage.installed,
         "the stand-in for the Secrets Store CSI driver": csi_mount.image,
+        "the JDBC driver for SQL Server": articles_sql.driver,
         "azure-keyvault-secrets for Python": lambda: install.python("azure-keyvault-secrets-4.12.0"),
         "the packages of npm": install.node,
     } | {client.name: client.command for client in clients}

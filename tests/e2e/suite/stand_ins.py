@@ -82,10 +82,10 @@ def as_json(status, thing, **headers):
     return status, {"Content-Type": "application/json; charset=utf-8"} | headers, json.dumps(thing).encode()
 
 
-def door(t, name, port):
-    """The address inside of the cluster at which port 443 leads to `port` of this machine: a Service's."""
-    spec = {"ports": [{"name": "https", "port": 443, "protocol": "TCP"}]}
+def door(t, name, port, at=443):
+    """The address inside of the cluster at which port `at` leads to `port` of this machine: a Service's."""
+    spec = {"ports": [{"name": "door", "port": at, "protocol": "TCP"}]}
     service = t.create("Service", name, spec)
     t.create("EndpointSlice", name, labels={"kubernetes.io/service-name": name}, addressType="IPv4",
-             endpoints=[{"addresses": [t.cluster.host]}], ports=[{"name": "https", "port": port, "protocol": "TCP"}])
+             endpoints=[{"addresses": [t.cluster.host]}], ports=[{"name": "door", "port": port, "protocol": "TCP"}])
     return service["spec"]["clusterIP"]
