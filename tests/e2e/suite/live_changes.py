@@ -1,7 +1,9 @@
 """What happens to running pods when bindings come, change and go."""
 
+import contextlib
 import time
 
+from cluster import DEPLOYMENTS
 from harness import SYSTEM, container, scenario, test
 from kube import Refused
 
@@ -90,61 +92,109 @@ def another_replica_of_the_controller_takes_over_when_the_leader_is_gone(t):
     t.cluster.wait_for_rollout("imdslet-controller")
 
 
+@contextlib.contextmanager
+def without_kinds(t, *kinds):
+    """While it lasts the CRDs of these kinds are not there; afterwards they are back, with their objects."""
+    names = [f"{t.api.path(kind).rpartition('/')[2]}.aadpodidentity.k8s.io" for kind in kinds]
+    definitions = [t.api.get("CustomResourceDefinition", None, name) for name in names]
+    # What goes with its namespace meanwhile could not be made again below.
+    staying = lambda: not any("deletionTimestamp" in one["metadata"] for one in t.api.list("Namespace"))
+    t.eventually("no namespace of another test is on its way out", staying, 60)
+    # The controller makes its own again.
+    lost = [one for kind in kinds if kind != "AzureAssignedIdentity" for one in t.api.list(kind)]
+    for name in names:
+        t.api.delete("CustomResourceDefinition", None, name)
+    try:
+        gone = lambda: not any(t.api.find("CustomResourceDefinition", None, name) for name in names)
+        t.eventually("the CRDs are gone", gone, 60)
+        yield
+    finally:
+        for one in definitions:
+            one["metadata"] = {key: one["metadata"].get(key) for key in ("name", "labels", "annotations")}
+            one.pop("status", None)
+            t.api.create(one)
+        for kind in kinds:
+            t.eventually(f"{kind} is served again", lambda: is_served(t, kind), 60)
+        for one in lost:
+            metadata = {key: one["metadata"].get(key) for key in ("name", "namespace", "labels", "annotations")}
+            t.api.create({key: one[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": metadata})
+
+
+def is_served(t, kind):
+    try:
+        return t.api.list(kind) is not None
+    except Refused:
+        return False
+
+
+def nothing_is_refused_for_seconds(t, since):
+    """Longer than it takes to revoke."""
+    moment = time.time()
+    later = lambda: [one for one in t.answers() if one["at"] > (moment + 8) * 1000]
+    t.eventually("answers eight seconds later", later, 30)
+    assert not t.refused(since=since), t.refused(since=since)[0]
+
+
+def held_anywhere(t):
+    """What each replica says that it holds; whichever leads, what one was blind for would stay held by it."""
+    pods = [pod["metadata"]["name"] for name in DEPLOYMENTS for pod in t.cluster.pods_of(name)]
+    bodies = {pod: t.api.text("GET", t.api.path("Pod", SYSTEM, f"{pod}:8080", "proxy/readyz")) for pod in pods}
+    return {pod: body for pod, body in bodies.items() if " held, " in body}
+
+
+def all_hold(t, since):
+    for program in DEPLOYMENTS:
+        told = lambda: t.cluster.events_logged(program, "SnapshotHeld", since)
+        t.eventually(f"{program} says what it holds", told, 30)
+
+
+def a_deletion_is_a_deletion(t):
+    t.api.delete("AzureIdentityBinding", t.namespace, "binding")
+    refusal_after(t, time.time())
+
+
 @test
 def a_crd_that_is_deleted_takes_nothing_from_a_running_pod(t):
     t.bound()
     t.pod(containers=[container("loop")])
     t.verified()
-    name = "azureidentitybindings.aadpodidentity.k8s.io"
-    definition = t.api.get("CustomResourceDefinition", None, name)
-    # What goes with its namespace meanwhile could not be made again below.
-    staying = lambda: not any("deletionTimestamp" in one["metadata"] for one in t.api.list("Namespace"))
-    t.eventually("no namespace of another test is on its way out", staying, 60)
-    lost = [one for one in t.api.list("AzureIdentityBinding")]
     since = time.time()
-    t.api.delete("CustomResourceDefinition", None, name)
-    try:
-        gone = lambda: t.api.find("CustomResourceDefinition", None, name) is None
-        t.eventually("the CRD is gone", gone, 60)
-        for program in ("imdslet-webhook", "imdslet-controller"):
-            told = lambda: t.cluster.events_logged(program, "SnapshotHeld", since)
-            t.eventually(f"{program} says what it holds", told, 30)
+    with without_kinds(t, "AzureIdentityBinding"):
+        all_hold(t, since)
+        assert held_anywhere(t), "the body of /readyz does not say so"
 
         def event():
             events = t.api.list("Event", SYSTEM, fieldSelector="involvedObject.name=imdslet-controller")
             return [one for one in events if one["reason"] == "SnapshotHeld"]
 
         t.eventually("an Event says how to go on", event, 30)
-        # Longer than it takes to revoke.
-        moment = time.time()
-        later = lambda: [one for one in t.answers() if one["at"] > (moment + 8) * 1000]
-        t.eventually("answers eight seconds later", later, 30)
-        assert not t.refused(since=since), t.refused(since=since)[0]
-    finally:
-        definition["metadata"] = {"name": name, "annotations": definition["metadata"].get("annotations", {})}
-        definition.pop("status", None)
-        t.api.create(definition)
+        nothing_is_refused_for_seconds(t, since)
+    t.eventually("nothing is held any more", lambda: not held_anywhere(t), 90)
+    assert not t.refused(since=since), t.refused(since=since)[0]
+    a_deletion_is_a_deletion(t)
 
-        def served():
-            try:
-                return t.api.list("AzureIdentityBinding") is not None
-            except Refused:
-                return False
 
-        t.eventually("the kind is served again", served, 60)
-        for one in lost:
-            metadata = {key: one["metadata"][key] for key in ("name", "namespace")}
-            t.api.create({key: one[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": metadata})
-
-    # By either replica, whichever leads: what went while one of them was blind would stay held by it.
-    def is_back():
-        events = t.cluster.events_logged("imdslet-controller", "Recovered", since)
-        return len([one for one in events if "held" in one["message"]]) == 2
-
-    t.eventually("nothing is held any more", is_back, 90)
-    # And a deletion is a deletion again.
-    t.api.delete("AzureIdentityBinding", t.namespace, "binding")
-    refusal_after(t, time.time())
+@test
+def all_crds_that_are_deleted_and_restored_take_nothing_and_a_pod_that_comes_meanwhile_is_served(t):
+    t.bound()
+    t.create("AzurePodIdentityException", "exception", {"podLabels": {"app": "excepted"}})
+    t.pod(containers=[container("loop")])
+    t.verified()
+    shown = lambda: t.api.list("AzureAssignedIdentity", t.namespace)
+    t.eventually("what it has is shown", shown, 20)
+    since = time.time()
+    kinds = ("AzureIdentity", "AzureIdentityBinding", "AzurePodIdentityException", "AzureAssignedIdentity")
+    with without_kinds(t, *kinds):
+        all_hold(t, since)
+        nothing_is_refused_for_seconds(t, since)
+        t.pod("meanwhile")
+        t.verified("meanwhile")
+        t.pod("excepted", labels={"app": "excepted"})
+        assert "initContainers" not in t.api.get("Pod", t.namespace, "excepted")["spec"], "its exception is forgotten"
+    t.eventually("nothing is held any more", lambda: not held_anywhere(t), 90)
+    nothing_is_refused_for_seconds(t, since)
+    t.eventually("what both have is shown again", lambda: len(shown()) == 2, 60)
+    a_deletion_is_a_deletion(t)
 
 
 @scenario(2)

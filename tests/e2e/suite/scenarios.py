@@ -3,6 +3,7 @@
 docs/compatibility.md lists all of them, by the numbers that stand here.
 """
 
+import os
 import random
 import time
 
@@ -10,8 +11,8 @@ from harness import container, resource_id, scenario, test
 
 ASK = "serve --resource=https://vault.azure.net"
 MANY = 40
-# What the old project gave its 40 pods, in seconds.
-OLD_LIMIT = 150
+# What the old project gave its 40 pods, in seconds. Two processors that do nothing else need 20, most of it for the kubelet.
+OLD_LIMIT, LIMIT = 150, 60
 SEVERAL = 5
 
 
@@ -119,6 +120,8 @@ def identities_that_go_one_by_one_in_any_order_leave_the_others_alone(t):
 @test
 def forty_pods_that_come_at_once_all_have_a_token_that_verifies(t):
     t.bound()
+    # Where others use the machine too, no more can be asked than the old project did.
+    limit = LIMIT if os.getloadavg()[0] < 2 * os.cpu_count() else OLD_LIMIT
     began = time.time()
     pods = [f"many-{number}" for number in range(MANY)]
     for name in pods:
@@ -128,13 +131,12 @@ def forty_pods_that_come_at_once_all_have_a_token_that_verifies(t):
     waiting = set(pods)
     while waiting:
         waiting = {name for name in waiting if not t.answers(name)}
-        assert time.time() - began < OLD_LIMIT, f"still without an answer: {sorted(waiting)}"
+        assert time.time() - began < limit, f"still without an answer: {sorted(waiting)}"
     for name in pods:
         t.verified(name)
     took = time.time() - began
     last = max(t.first_answer(name)["at"] for name in pods) / 1000 - began
     t.note(f"created within {made:.1f} s, last token at {last:.1f} s, all verified at {took:.1f} s")
-    assert took < OLD_LIMIT, f"the old project took {OLD_LIMIT} s"
 
 
 @scenario(9)
