@@ -478,10 +478,10 @@ pub enum SettingsError {
 }
 
 impl SettingsArgs {
-    /// Takes what an installation is set to by its variables, where nothing was given. A file that it
-    /// names is not here.
+    /// Takes what an installation is set to by its variables, where nothing was given. Files that it
+    /// names are not here.
     pub fn fill(&mut self, installed: &BTreeMap<String, String>) {
-        for flag in FLAGS.iter().filter(|flag| flag.name != "extra-ca") {
+        for flag in FLAGS.iter().filter(|flag| !flag.is_file) {
             let value = installed.get(flag.variable).filter(|value| !value.is_empty());
             if let (Some(value), false) = (value, self.0.contains_key(flag.name)) {
                 self.0.insert(flag.name, vec![value.clone()]);
@@ -495,12 +495,12 @@ impl SettingsArgs {
     ///
     /// [`SettingsError`], with every wrong value at once.
     pub fn read(mut self) -> Result<Settings, SettingsError> {
-        let given = self.0.get("extra-ca").and_then(|paths| paths.last());
-        if let Some(path) = given.filter(|path| !path.is_empty()).cloned() {
-            let pem = fs::read_to_string(&path);
-            let flag = "extra-ca";
-            let pem = pem.map_err(|cause| SettingsError::Unreadable { flag, path, cause })?;
-            self.0.insert(flag, vec![pem]);
+        for Flag { name: flag, .. } in FLAGS.iter().filter(|flag| flag.is_file) {
+            let given = self.0.get(flag).and_then(|paths| paths.last());
+            let Some(path) = given.filter(|path| !path.is_empty()).cloned() else { continue };
+            let text = fs::read_to_string(&path);
+            let text = text.map_err(|cause| SettingsError::Unreadable { flag, path, cause })?;
+            self.0.insert(flag, vec![text]);
         }
         Settings::read(&self.0).map_err(SettingsError::Mistakes)
     }

@@ -198,13 +198,22 @@ pub fn admit(
         keep_what_fits(&mut resolution, fittings, choices.when_unbound, &mut warnings)?;
     }
     report_conflicts(pod, &choices, &mut warnings);
-    let resources = sidecar_resources(pod, choices.resources.as_ref(), index.limits(namespace));
+    let (chosen, preset) = (choices.resources.as_ref(), &settings.sidecar_resources);
+    let resources = sidecar_resources(pod, chosen, preset, index.limits(namespace));
     let identities = &resolution.identities;
     let (redirects, missing) = redirects(index, (namespace, selector), identities, pod);
     refuse_or_warn(missing, choices.when_unbound, &mut warnings)?;
-    let patch =
-        Injection { pod, own, settings, choices: &choices, identities, resources, redirects }
-            .patch(&mut warnings)?;
+    let patch = Injection {
+        pod,
+        own,
+        namespace,
+        settings,
+        choices: &choices,
+        identities,
+        resources,
+        redirects,
+    }
+    .patch(&mut warnings)?;
     let identities = identities.iter().map(|usable| usable.identity.name.clone()).collect();
     Ok(Admission { outcome: Outcome::Injected { patch, identities }, warnings })
 }

@@ -33,6 +33,7 @@ pub(crate) struct Injection<'a> {
     pub(crate) pod: &'a PodView<'a>,
     /// The sidecar that the pod already has.
     pub(crate) own: Option<Own<'a>>,
+    pub(crate) namespace: &'a str,
     pub(crate) settings: &'a Settings,
     pub(crate) choices: &'a Choices,
     pub(crate) identities: &'a [Usable],
@@ -100,6 +101,7 @@ impl Injection<'_> {
     fn add_sidecar(&self, edits: &mut Edits, warnings: &mut Vec<Warning>) {
         let sidecar = Sidecar {
             settings: self.settings,
+            egress: self.settings.egress_of(self.namespace),
             choices: self.choices,
             identities: self.identities,
             resources: self.resources.clone(),

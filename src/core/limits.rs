@@ -29,6 +29,22 @@ pub(crate) struct Amount {
     pub(crate) limit: Option<String>,
 }
 
+impl Amount {
+    /// Has a limit, `at_least` where there is none yet, and a request as large.
+    pub(crate) fn guarantee(&mut self, at_least: &str) {
+        self.cap(at_least);
+        if let Some(limit) = &self.limit {
+            self.request.clone_from(limit);
+        }
+    }
+
+    /// Has a limit, `at_least` and no less than the request where there is none yet.
+    pub(crate) fn cap(&mut self, at_least: &str) {
+        let limit = self.limit.get_or_insert_with(|| at_least.to_owned());
+        raise(limit, &self.request);
+    }
+}
+
 impl LimitRange {
     pub(crate) fn read(value: &Value) -> Self {
         let items = value.pointer("/spec/limits").and_then(Value::as_array);

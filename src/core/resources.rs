@@ -1,10 +1,60 @@
 //! What the sidecar asks of its node. The rules were tried on a real kubelet (1.34).
 
+use std::cmp::Ordering;
+
 use serde_json::{Map, Value, json};
 
 use crate::limits::{Amount, LimitRange, quantity_text};
 use crate::pod::{Container, PodView, Resources};
 use crate::quantity::Quantity;
+
+/// The least limit of memory for every sidecar of a cluster. One takes 3 MiB (`docs/performance.md`);
+/// what is less is a slip such as `16` for `16Mi`, and no labelled pod would start.
+const LEAST_MEMORY: &str = "8Mi";
+
+/// What an operator wants sidecars to ask of their nodes, where pod and namespace say nothing. A
+/// resource that is not named here has the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preset {
+    cpu: Option<Amount>,
+    memory: Option<Amount>,
+}
+
+impl Preset {
+    /// Reads `limits` and `requests` of CPU and memory, as JSON.
+    ///
+    /// `Err` says what is wrong with it.
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
+        let value = parse_resources(text)?;
+        let named = ["requests", "limits"].into_iter().filter_map(|key| value.get(key));
+        let named = named.filter_map(Value::as_object).flat_map(Map::keys);
+        if let Some(other) =
+            named.into_iter().find(|name| !["cpu", "memory"].contains(&name.as_str()))
+        {
+            return Err(format!("has `{other}`; only `cpu` and `memory` are allowed"));
+        }
+        let amount = |resource: &str| {
+            let of = |key: &str| value.get(key)?.get(resource).and_then(quantity_text);
+            let (request, limit) = (of("requests"), of("limits"));
+            // A request that is left out is set to the limit by the API server.
+            let request = request.or_else(|| limit.clone())?;
+            Some(Amount { request, limit })
+        };
+        let preset = Self { cpu: amount("cpu"), memory: amount("memory") };
+        for (resource, amount) in [("cpu", &preset.cpu), ("memory", &preset.memory)] {
+            let Some(Amount { request, limit: Some(limit) }) = amount else { continue };
+            if Quantity::compare(request, limit) == Some(Ordering::Greater) {
+                return Err(format!("has a request of {resource} above its limit"));
+            }
+            if resource == "memory"
+                && Quantity::compare(limit, LEAST_MEMORY) == Some(Ordering::Less)
+            {
+                return Err(format!("has a limit of memory below {LEAST_MEMORY}"));
+            }
+        }
+        Ok(preset)
+    }
+}
 
 /// The sidecar's `resources`, by the first rule that fits. `None`: it has none.
 ///
@@ -12,12 +62,14 @@ use crate::quantity::Quantity;
 /// 2. a pod with resources of its own (pod level) has no room for more: none;
 /// 3. a pod that is Guaranteed stays so: requests = limits;
 /// 4. where every container has a CPU limit, so has the sidecar, since a ResourceQuota may ask it;
-/// 5. the default.
+/// 5. `preset`, and for what it does not name the default.
 ///
-/// The amounts of 3 to 5 are moved into the namespace's LimitRanges.
+/// 3 and 4 add to `preset` what it leaves out, and take nothing from it. The amounts of 3 to 5 are
+/// moved into the namespace's LimitRanges.
 pub(crate) fn sidecar_resources<'a>(
     pod: &PodView<'_>,
     chosen: Option<&Value>,
+    preset: &Preset,
     limits: impl Iterator<Item = &'a LimitRange>,
 ) -> Option<Value> {
     if let Some(chosen) = chosen {
@@ -26,18 +78,21 @@ pub(crate) fn sidecar_resources<'a>(
     if pod.spec.as_ref().is_some_and(|spec| spec.resources.is_some()) {
         return None;
     }
-    let amount = |request: &str, limit: Option<&str>| Amount {
-        request: request.to_owned(),
-        limit: limit.map(str::to_owned),
+    let amount = |preset: &Option<Amount>, request: &str, limit: Option<&str>| {
+        preset.clone().unwrap_or_else(|| Amount {
+            request: request.to_owned(),
+            limit: limit.map(str::to_owned),
+        })
     };
+    let mut cpu = amount(&preset.cpu, "5m", None);
+    let mut memory = amount(&preset.memory, "16Mi", Some("16Mi"));
     let containers = || pod.foreign().map(|(_, _, container)| container);
-    let (mut cpu, mut memory) = if containers().all(is_guaranteed) {
-        (amount("50m", Some("50m")), amount("16Mi", Some("16Mi")))
+    if containers().all(is_guaranteed) {
+        cpu.guarantee("50m");
+        memory.guarantee("16Mi");
     } else if containers().all(|container| limit(container, "cpu").is_some()) {
-        (amount("5m", Some("100m")), amount("16Mi", Some("16Mi")))
-    } else {
-        (amount("5m", None), amount("16Mi", Some("16Mi")))
-    };
+        cpu.cap("100m");
+    }
     for limits in limits {
         limits.fit("cpu", &mut cpu);
         limits.fit("memory", &mut memory);
@@ -90,9 +145,7 @@ fn is_guaranteed(container: &Container<'_>) -> bool {
         let Some(limit) = limit(container, resource) else { return false };
         let request = container.resources.as_ref().and_then(|r| amount(&r.requests, resource));
         // A request that is left out is set to the limit by the API server.
-        request.is_none_or(|request| {
-            Quantity::compare(&request, &limit) == Some(std::cmp::Ordering::Equal)
-        })
+        request.is_none_or(|request| Quantity::compare(&request, &limit) == Some(Ordering::Equal))
     })
 }
 
@@ -114,9 +167,68 @@ mod tests {
     use super::*;
 
     fn resources(pod: &Value) -> Option<String> {
+        preset_resources(pod, &Preset::default()).map(|value| value.to_string())
+    }
+
+    fn preset_resources(pod: &Value, preset: &Preset) -> Option<Value> {
         let text = pod.to_string();
         let pod = PodView::read(&text).unwrap();
-        sidecar_resources(&pod, None, std::iter::empty()).map(|value| value.to_string())
+        sidecar_resources(&pod, None, preset, std::iter::empty())
+    }
+
+    /// (preset, in a pod without limits, with CPU limits everywhere, Guaranteed), each as
+    /// `CPU request/limit memory request/limit`.
+    #[test]
+    fn a_preset_is_kept_and_so_is_the_quality_of_service_of_a_pod() {
+        let pod = |resources: Value| json!({"spec": {"containers": [{"name": "a", "resources": resources}]}});
+        let pods = [
+            pod(json!({})),
+            pod(json!({"limits": {"cpu": "1"}})),
+            pod(json!({"limits": {"cpu": "1", "memory": "1Gi"}})),
+        ];
+        let cases = [
+            (json!({}), ["5m/- 16Mi/16Mi", "5m/100m 16Mi/16Mi", "50m/50m 16Mi/16Mi"]),
+            (
+                json!({"limits": {"memory": "32Mi"}}),
+                ["5m/- 32Mi/32Mi", "5m/100m 32Mi/32Mi", "50m/50m 32Mi/32Mi"],
+            ),
+            (
+                json!({"requests": {"memory": "8Mi"}, "limits": {"memory": "32Mi", "cpu": "20m"}}),
+                ["20m/20m 8Mi/32Mi", "20m/20m 8Mi/32Mi", "20m/20m 32Mi/32Mi"],
+            ),
+            (
+                json!({"requests": {"cpu": "200m", "memory": "24Mi"}}),
+                ["200m/- 24Mi/-", "200m/200m 24Mi/-", "200m/200m 24Mi/24Mi"],
+            ),
+        ];
+        for (preset, expected) in cases {
+            let preset = Preset::read(&preset.to_string()).unwrap();
+            for (pod, expected) in pods.iter().zip(expected) {
+                let value = preset_resources(pod, &preset).unwrap();
+                let one =
+                    |key: &str, name: &str| value[key][name].as_str().unwrap_or("-").to_owned();
+                let both = |name| format!("{}/{}", one("requests", name), one("limits", name));
+                let got = format!("{} {}", both("cpu"), both("memory"));
+                assert_eq!(got, expected, "{preset:?} in {pod}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_preset_that_would_keep_every_pod_from_starting_is_refused() {
+        let cases = [
+            ("5m", "is not JSON: trailing characters at line 1 column 2"),
+            (r#"{"limits":{"disk":"1Gi"}}"#, "has `disk`; only `cpu` and `memory` are allowed"),
+            (
+                r#"{"limits":{"cpu":"5m"},"requests":{"cpu":1}}"#,
+                "has a request of cpu above its limit",
+            ),
+            (r#"{"limits":{"memory":16}}"#, "has a limit of memory below 8Mi"),
+            (r#"{"limits":{"memory":"16m"}}"#, "has a limit of memory below 8Mi"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(Preset::read(text).unwrap_err(), expected, "{text}");
+        }
     }
 
     #[test]

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::names::DEFAULT_PORT;
+use crate::resources::Preset;
 use crate::serve::{Mode, TokenProxy};
 
+mod egress;
 mod flags;
 mod read;
 mod words;
 
+pub use egress::Egress;
 pub use flags::{FLAGS, Flag};
 use read::Reader;
 pub(crate) use read::{PORT_RANGE, parse_port};
@@ -37,18 +40,18 @@ pub struct Settings {
     pub allow_managed: bool,
     /// Through which `imdslet.dev/source: binding` is served; `None`: it is not.
     pub binding: Option<Binding>,
-    /// PEM of CAs that sidecars trust beside the public ones.
-    pub extra_ca: Option<String>,
-    /// URL of the HTTP proxy through which sidecars reach Entra ID, credentials included.
-    pub https_proxy: Option<String>,
-    /// Where sidecars ask no proxy.
-    pub no_proxy: Option<String>,
+    /// How sidecars reach Entra ID.
+    pub egress: Egress,
+    /// How those of single namespaces do.
+    pub namespaces: BTreeMap<String, Egress>,
     /// Which bindings a pod may match.
     pub scope: Scope,
     /// Image of the sidecar.
     pub sidecar_image: String,
     /// The sidecar's uid and gid; `None` leaves them to the platform.
     pub sidecar_user: Option<u32>,
+    /// What the sidecar asks of its node, where pod and namespace say nothing.
+    pub sidecar_resources: Preset,
     /// Where sidecars serve their metrics to the cluster; `None`: nowhere.
     pub sidecar_metrics_port: Option<u16>,
     /// How tokens are asked for, where pod and namespace say nothing.
@@ -70,7 +73,7 @@ pub struct Binding {
     pub ca_config_map: String,
 }
 
-/// What was given for the flags, by name: as texts, but for the content of the `extra-ca` file.
+/// What was given for the flags, by name: as texts, and of a flag that names a file its content.
 pub type Given = BTreeMap<&'static str, Vec<String>>;
 
 /// A flag whose value cannot be used.
@@ -103,6 +106,7 @@ impl Settings {
     pub fn read(given: &Given) -> Result<Self, Vec<Mistake>> {
         let mut reader = Reader { given, mistakes: Vec::new() };
         let cloud = reader.word::<Cloud>("cloud").unwrap_or_default();
+        let egress = reader.egress();
         let default_mode = match reader.kubernetes_minor() {
             // Below, kubelets within the version skew may lack native sidecars (on by default from
             // 1.29).
@@ -116,12 +120,12 @@ impl Settings {
             allowed_authorities: reader.allowed_authorities(),
             allow_managed: reader.switch("allow-managed"),
             binding: reader.binding(),
-            extra_ca: reader.extra_ca(),
-            https_proxy: reader.https_proxy(),
-            no_proxy: reader.text("no-proxy").map(str::to_owned),
+            namespaces: reader.namespaces(&egress),
+            egress,
             scope: reader.word("scope").unwrap_or(Scope::Cluster),
             sidecar_image: reader.text("sidecar-image").unwrap_or(DEFAULT_IMAGE).to_owned(),
             sidecar_user: reader.user(),
+            sidecar_resources: reader.resources(),
             sidecar_metrics_port: reader.port("sidecar-metrics-port"),
             endpoint: reader.word("endpoint").unwrap_or(Endpoint::Env),
             when_unbound: reader.word("when-unbound").unwrap_or(WhenUnbound::Wait),
@@ -133,6 +137,12 @@ impl Settings {
             reader.mistake("sidecar-metrics-port", &port, "another port than --port");
         }
         if reader.mistakes.is_empty() { Ok(settings) } else { Err(reader.mistakes) }
+    }
+
+    /// How the sidecars of `namespace` reach Entra ID.
+    #[must_use]
+    pub fn egress_of(&self, namespace: &str) -> &Egress {
+        self.namespaces.get(namespace).unwrap_or(&self.egress)
     }
 }
 
@@ -232,6 +242,8 @@ mod tests {
             mistakes.unwrap_err(),
             [
                 "--cloud (IMDSLET_CLOUD) is `german`; it must be `public` or `usgov` or `china`",
+                "--extra-ca (IMDSLET_EXTRA_CA) is `(a file)`; it must be a PEM file with certificates",
+                "--https-proxy (IMDSLET_HTTPS_PROXY) is `(a URL)`; it must be http://[USER[:PASSWORD]@]HOST[:PORT]",
                 "--kubernetes-version (IMDSLET_KUBERNETES_VERSION) is `new`; it must be a version such as 1.34",
                 "--tenant-id (AZURE_TENANT_ID) is `common`; it must be a tenant id (GUID) or a tenant's domain name",
                 "--authority (AZURE_AUTHORITY_HOST) is `http://login.example`; it must be an https URL of scheme, host \
@@ -243,8 +255,6 @@ mod tests {
                  host and port alone",
                 "--binding-sni (IMDSLET_BINDING_SNI) is `a b`; it must be a DNS name",
                 "--binding-ca-config-map (IMDSLET_BINDING_CA_CONFIG_MAP) is `Root_CA`; it must be the name of a ConfigMap",
-                "--extra-ca (IMDSLET_EXTRA_CA) is `(a file)`; it must be a PEM file with certificates",
-                "--https-proxy (IMDSLET_HTTPS_PROXY) is `(a URL)`; it must be http://[USER[:PASSWORD]@]HOST[:PORT]",
                 "--sidecar-run-as-user (IMDSLET_SIDECAR_RUN_AS_USER) is `0`; it must be a uid from 1 to 2147483647, or none",
                 "--sidecar-metrics-port (IMDSLET_SIDECAR_METRICS_PORT) is `9`; it must be a port from 1024 to 65535",
                 "--port (IMDSLET_PORT) is `80`; it must be a port from 1024 to 65535",

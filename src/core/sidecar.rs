@@ -11,12 +11,13 @@ use crate::names::{
 };
 use crate::resolve::Usable;
 use crate::serve::{Mode, ServeArgs, secrets_dir};
-use crate::settings::{Binding, Endpoint, Settings};
+use crate::settings::{Binding, Egress, Endpoint, Settings};
 use crate::text::short_hash;
 
 /// Everything that decides how the sidecar of one pod looks.
 pub(crate) struct Sidecar<'a> {
     pub(crate) settings: &'a Settings,
+    pub(crate) egress: &'a Egress,
     pub(crate) choices: &'a Choices,
     pub(crate) identities: &'a [Usable],
     pub(crate) resources: Option<Value>,
@@ -122,12 +123,10 @@ impl Sidecar<'_> {
     fn environment(&self) -> Value {
         let uid = json!({"fieldRef": {"fieldPath": "metadata.uid"}});
         let mut environment = vec![json!({"name": HEADER_VARIABLE, "valueFrom": uid})];
-        if let Some(pem) = &self.settings.extra_ca {
-            environment.push(json!({"name": EXTRA_CA_VARIABLE, "value": pem}));
-        }
-        let proxies =
-            [("HTTPS_PROXY", &self.settings.https_proxy), ("NO_PROXY", &self.settings.no_proxy)];
-        for (name, value) in proxies {
+        let Egress { https_proxy, no_proxy, extra_ca } = self.egress;
+        let variables =
+            [(EXTRA_CA_VARIABLE, extra_ca), ("HTTPS_PROXY", https_proxy), ("NO_PROXY", no_proxy)];
+        for (name, value) in variables {
             environment.extend(value.iter().map(|value| json!({"name": name, "value": value})));
         }
         Value::Array(environment)

@@ -159,7 +159,8 @@ impl Needs {
                 if identities.is_empty() { &mut labelled.waiting } else { &mut labelled.served };
             list.insert(workload.object.clone());
         }
-        let proxied = || proxied(&workload.text).filter(|_| settings.https_proxy.is_none());
+        let egress = settings.egress_of(&workload.namespace);
+        let proxied = || proxied(&workload.text).filter(|_| egress.https_proxy.is_none());
         if let Some(container) = proxied() {
             let message = format!(
                 "container `{container}` reaches Azure through a proxy; its NO_PROXY is extended, \

@@ -187,6 +187,26 @@ fn settings_come_from_variables_too_and_flags_win() {
     assert!(with(&[&args[..], &["--port=4000"]].concat()).contains("--port=4000"));
 }
 
+#[test]
+fn a_namespace_reaches_entra_id_in_its_own_way() {
+    let patch = |namespace: &str| {
+        let args = ["inject", "-f", "good/bound.yaml", "-o", "patch", "-n", namespace];
+        let settings =
+            ["--https-proxy=http://all.example:3128", "--namespace-settings=namespaces.json"];
+        let ended = run(&[&args[..], &settings].concat());
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.stdout
+    };
+    let own = patch("behind-a-proxy");
+    for (name, value) in [("HTTPS_PROXY", "http://own.example:8080"), ("NO_PROXY", ".svc")] {
+        assert!(own.contains(&format!(r#"{{"name":"{name}","value":"{value}"}}"#)), "{own}");
+    }
+    let none = patch("without-one");
+    assert!(none.contains("IMDSLET_HEADER") && !none.contains("HTTPS_PROXY"), "{none}");
+    let other = patch("any-other");
+    assert!(other.contains(r#"{"name":"HTTPS_PROXY","value":"http://all.example:3128"}"#));
+}
+
 /// (what is wrong, the arguments, how it ends). Each message is a snapshot.
 #[test]
 fn bad_input_is_answered_clearly_and_nothing_is_printed() {

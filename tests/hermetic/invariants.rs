@@ -140,7 +140,10 @@ async fn no_admission_body_reaches_the_webhooks_log() {
     };
     let spec = json!({"containers": [container("app")], "unknown": MARKER});
     let two = json!({"containers": [container("imdslet"), container("imdslet")]});
+    let mut mirror = pod(spec.clone(), "db");
+    mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!(MARKER);
     for (pod, allowed) in [
+        (mirror, true),
         (pod(spec.clone(), "db"), true),
         (pod(spec.clone(), ""), true),
         (pod(two, "db"), false),
@@ -174,7 +177,9 @@ async fn no_admission_body_reaches_the_webhooks_log() {
     webhook.signal(Signal::TERM);
     let ended = webhook.ended();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert_eq!(ended.stdout.matches(r#""pod":"web-1""#).count(), 5, "{}", ended.stdout);
+    assert_eq!(ended.stdout.matches(r#""pod":"web-1""#).count(), 6, "{}", ended.stdout);
+    let debug = r#""level":"DEBUG","message":"admitted untouched""#;
+    assert!(ended.stdout.contains(debug), "{}", ended.stdout);
     let log = ended.stdout + &ended.stderr;
     assert!(!log.contains(MARKER), "{log}");
 }
@@ -197,7 +202,7 @@ fn webhook(folder: &Path) -> (Running, Client, String) {
     fs::write(&file, manifests.to_string()).unwrap();
     let mut command = command("imdslet-webhook");
     command
-        .args(["--listen=127.0.0.1:0", "--health-listen=127.0.0.1:0"])
+        .args(["--listen=127.0.0.1:0", "--health-listen=127.0.0.1:0", "--log-level=debug"])
         .arg(format!("--manifests={}", file.display()))
         .arg(format!("--ca-out={}", ca.display()));
     let mut webhook = Running::start(&mut command);

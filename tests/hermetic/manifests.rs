@@ -69,12 +69,12 @@ fn the_custom_resources_are_those_of_aad_pod_identity() {
     );
 }
 
-/// Helm reads nothing outside of the chart. What it renders is compared by `tests/chart/run`.
+/// Helm reads nothing outside of the chart. That install.yaml is what it renders: `tests/chart/run`.
 #[test]
 fn the_chart_has_copies_of_what_is_applied_without_it() {
     for file in ["crds.yaml", "csi.yaml"] {
         let read = |path: &str| fs::read_to_string(manifests().join(path).join(file)).unwrap();
-        assert_eq!(read("chart/files"), read(""), "copy manifests/{file} to manifests/chart/files");
+        assert_eq!(read("chart/files"), read(""), "{file}: run manifests/sync");
     }
 }
 

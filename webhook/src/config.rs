@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use imdslet_certs::{Limits, OldestTls};
 use imdslet_core::settings::{FLAGS, Flag, Given, Settings};
+use tracing::level_filters::LevelFilter;
 
 /// How long requests in flight may take once the program is told to end. The API server waits at
 /// most 30 s for an answer, by default 10.
@@ -114,6 +116,8 @@ pub struct Config {
     pub tls_dir: Option<PathBuf>,
     /// The oldest TLS version that admission is served by.
     pub oldest_tls: OldestTls,
+    /// The least that is worth a line of the log.
+    pub log_level: LevelFilter,
     /// Where the objects come from.
     pub objects: Objects,
     /// The namespace that the program runs in.
@@ -161,14 +165,14 @@ impl Config {
 
     fn of(matches: &ArgMatches) -> Result<Self, ConfigError> {
         let mut given = given(matches);
-        if let Some(path) =
-            given.get("extra-ca").and_then(|paths| paths.last()).filter(|path| !path.is_empty())
-        {
-            let path = PathBuf::from(path);
-            let read = fs::read_to_string(&path);
-            let pem =
-                read.map_err(|cause| ConfigError::Unreadable { flag: "extra-ca", path, cause })?;
-            given.insert("extra-ca", vec![pem]);
+        for Flag { name: flag, .. } in FLAGS.iter().filter(|flag| flag.is_file) {
+            let path = given.get(flag).and_then(|paths| paths.last());
+            let Some(path) = path.filter(|path| !path.is_empty()).map(PathBuf::from) else {
+                continue;
+            };
+            let text = fs::read_to_string(&path);
+            let text = text.map_err(|cause| ConfigError::Unreadable { flag, path, cause })?;
+            given.insert(flag, vec![text]);
         }
         Settings::read(&given).map_err(ConfigError::Settings)?;
         let one = |name: &str| matches.get_one::<SocketAddr>(name).copied();
@@ -194,6 +198,7 @@ impl Config {
                 Some("1.2") => OldestTls::V1_2,
                 _ => OldestTls::V1_3,
             },
+            log_level: matches.get_one("log-level").copied().unwrap_or(LevelFilter::INFO),
             objects,
             namespace: variable("POD_NAMESPACE")
                 .or_else(own_namespace)
@@ -261,6 +266,14 @@ pub fn command() -> Command {
             own("tls-min-version", "VERSION", "The oldest TLS version that admission is served by")
                 .value_parser(["1.2", "1.3"])
                 .default_value("1.3"),
+        )
+        .arg(
+            own("log-level", "LEVEL", "The least that is logged")
+                .value_parser(
+                    PossibleValuesParser::new(["error", "warn", "info", "debug"])
+                        .try_map(|level| level.parse::<LevelFilter>()),
+                )
+                .default_value("info"),
         )
         .arg(path(
             "manifests",
@@ -339,6 +352,18 @@ mod tests {
         let older = config(&["--tls-min-version=1.2", "--tls-dir=/certs"]).unwrap();
         assert_eq!((older.oldest_tls, older.tls_dir), (OldestTls::V1_2, Some("/certs".into())));
         assert!(config(&["--tls-min-version=1.1"]).unwrap_err().contains("1.2, 1.3"));
+    }
+
+    #[test]
+    fn what_is_logged_is_chosen_by_a_word() {
+        let level = |arguments: &[&str]| config(arguments).map(|config| config.log_level);
+        assert_eq!(level(&[]), Ok(LevelFilter::INFO));
+        assert_eq!(level(&["--log-level=debug"]), Ok(LevelFilter::DEBUG));
+        // Not 0 to 5 or `off`, as tracing would have it, and no `trace`: nothing is said there.
+        for other in ["trace", "off", "2", ""] {
+            let refused = level(&[&format!("--log-level={other}")]).unwrap_err();
+            assert!(refused.contains("error, warn, info, debug"), "{refused}");
+        }
     }
 
     #[test]

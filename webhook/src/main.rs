@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         Err(ConfigError::Usage(error)) => error.exit(),
         Err(error) => return fail(&error.into()),
     };
-    log();
+    log(config.log_level);
     match runtime().and_then(|runtime| runtime.block_on(run(config))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
@@ -73,11 +73,13 @@ fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("cannot wait for anything")
 }
 
-fn log() {
+fn log(level: LevelFilter) {
     // What kube says of a failure is said by us, once and with its remedy. Its client also logs
-    // answers that it cannot parse, whole, and one of them is a Secret.
+    // answers that it cannot parse, whole, and one of them is a Secret. Of other libraries nothing
+    // below `info` is let through: what they send and receive stands there.
     let targets = Targets::new()
-        .with_default(LevelFilter::INFO)
+        .with_default(level.min(LevelFilter::INFO))
+        .with_target("imdslet", level)
         .with_target("kube_client", LevelFilter::OFF)
         .with_target("kube_runtime", LevelFilter::OFF);
     let json = tracing_subscriber::fmt::layer()

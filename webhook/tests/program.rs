@@ -238,20 +238,31 @@ fn it_is_not_ready_before_it_listens_for_admissions() {
 #[test]
 fn every_wrong_setting_is_named_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let output = program(dir.path(), &["--cloud=mars", "--port=1"]).output().unwrap();
+    let file = dir.path().join("namespaces.json");
+    fs::write(&file, r#"{"web": {"httpsProxy": "socks5://me:p4ss@proxy.example"}}"#).unwrap();
+    let file = format!("--namespace-settings={}", file.display());
+    let resources = r#"--sidecar-resources={"limits":{"memory":"16"}}"#;
+    let wrong = ["--cloud=mars", "--port=1", resources, &file];
+    let output = program(dir.path(), &wrong).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(
         String::from_utf8(output.stderr).unwrap(),
         "imdslet-webhook: --cloud (IMDSLET_CLOUD) is `mars`; it must be `public` or `usgov` or `china`\n\
+         --namespace-settings (IMDSLET_NAMESPACE_SETTINGS) is `(a file)`; it must be a file whose \
+         `web.httpsProxy` is http://[USER[:PASSWORD]@]HOST[:PORT]\n\
+         --sidecar-resources (IMDSLET_SIDECAR_RESOURCES) is `{\"limits\":{\"memory\":\"16\"}}`; it must be \
+         requests and limits of cpu and memory, as JSON; this has a limit of memory below 8Mi\n\
          --port (IMDSLET_PORT) is `1`; it must be a port from 1024 to 65535\n"
     );
 }
 
 #[test]
-fn manifests_that_cannot_be_read_are_named() {
+fn files_that_cannot_be_read_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    let output = program(dir.path(), &["--extra-ca=/nowhere/ca.pem"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(3));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("--extra-ca: cannot read /nowhere/ca.pem"), "{said}");
+    for flag in ["--extra-ca", "--namespace-settings"] {
+        let output = program(dir.path(), &[&format!("{flag}=/nowhere/file")]).output().unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(&format!("{flag}: cannot read /nowhere/file")), "{said}");
+    }
 }

@@ -13,6 +13,8 @@ pub struct Flag {
     pub help: &'static str,
     /// Whether it may be given more than once.
     pub repeats: bool,
+    /// Whether it names a file, whose content is what is read.
+    pub is_file: bool,
 }
 
 const fn flag(
@@ -21,7 +23,11 @@ const fn flag(
     value: &'static str,
     help: &'static str,
 ) -> Flag {
-    Flag { name, variable, value, help, repeats: false }
+    Flag { name, variable, value, help, repeats: false, is_file: false }
+}
+
+const fn file(name: &'static str, variable: &'static str, help: &'static str) -> Flag {
+    Flag { is_file: true, ..flag(name, variable, "FILE", help) }
 }
 
 /// The flags of the settings.
@@ -78,7 +84,7 @@ pub const FLAGS: &[Flag] = &[
         "NAME",
         "ConfigMap with that proxy's CA (ca.crt), in every namespace [default: kube-root-ca.crt]",
     ),
-    flag("extra-ca", "IMDSLET_EXTRA_CA", "FILE", "PEM file of CAs that sidecars also trust"),
+    file("extra-ca", "IMDSLET_EXTRA_CA", "PEM file of CAs that sidecars also trust"),
     flag(
         "https-proxy",
         "IMDSLET_HTTPS_PROXY",
@@ -86,6 +92,11 @@ pub const FLAGS: &[Flag] = &[
         "HTTP proxy through which sidecars reach Entra ID; all of it stands in every pod",
     ),
     flag("no-proxy", "IMDSLET_NO_PROXY", "LIST", "Where sidecars use no proxy, as in NO_PROXY"),
+    file(
+        "namespace-settings",
+        "IMDSLET_NAMESPACE_SETTINGS",
+        "JSON file of httpsProxy, noProxy and extraCa by namespace, instead of the three above",
+    ),
     flag(
         "scope",
         "IMDSLET_SCOPE",
@@ -98,6 +109,12 @@ pub const FLAGS: &[Flag] = &[
         "IMDSLET_SIDECAR_RUN_AS_USER",
         "UID",
         "Uid and gid of the sidecar, or none to leave them to the platform [default: 2579]",
+    ),
+    flag(
+        "sidecar-resources",
+        "IMDSLET_SIDECAR_RESOURCES",
+        "JSON",
+        "Requests and limits of the sidecar [default: memory 16Mi = 16Mi, CPU request 5m]",
     ),
     flag(
         "sidecar-metrics-port",

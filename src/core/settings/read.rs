@@ -3,7 +3,7 @@
 use super::{Binding, DEFAULT_USER, EXTRA_CA_LIMIT, Given, Mistake, Word};
 use crate::authority;
 use crate::id::{is_domain_name, is_object_name, is_tenant};
-use crate::proxy::Proxy;
+use crate::resources::Preset;
 use crate::serve::TokenProxy;
 
 /// Kubernetes keeps the CA of its API server in this ConfigMap of every namespace, and AKS's token
@@ -105,23 +105,13 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn extra_ca(&mut self) -> Option<String> {
-        match certificates(self.text("extra-ca")?) {
-            Ok(pem) => Some(pem),
-            Err(expected) => {
-                self.mistake("extra-ca", "(a file)", expected);
-                None
-            }
-        }
-    }
-
-    pub(super) fn https_proxy(&mut self) -> Option<String> {
-        let text = self.text("https-proxy")?;
-        if Proxy::parse(text).is_none() {
-            // It may hold a password.
-            self.mistake("https-proxy", "(a URL)", "http://[USER[:PASSWORD]@]HOST[:PORT]");
-        }
-        Some(text.to_owned())
+    pub(super) fn resources(&mut self) -> Preset {
+        let Some(text) = self.text("sidecar-resources") else { return Preset::default() };
+        Preset::read(text).unwrap_or_else(|problem| {
+            let expected = "requests and limits of cpu and memory, as JSON; this";
+            self.mistake("sidecar-resources", text, format!("{expected} {problem}"));
+            Preset::default()
+        })
     }
 
     pub(super) fn user(&mut self) -> Option<u32> {
@@ -167,7 +157,7 @@ impl<'a> Reader<'a> {
 }
 
 /// The certificates of a PEM text and nothing else: it stands in every pod, for all to read.
-fn certificates(pem: &str) -> Result<String, String> {
+pub(super) fn certificates(pem: &str) -> Result<String, String> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     const END: &str = "-----END CERTIFICATE-----";
     let mut kept = String::new();
