@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Renders the chart by Helm, and looks at what comes out. The last line is the sum."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -10,11 +11,45 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHART = ROOT / "manifests/chart"
 HELM = sys.argv[1]
-# What Helm needs, and kubectl does not.
-OWN = {"helm.sh/resource-policy", "checksum/settings", "velero.io/exclude-from-backup"}
 PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 KINDS = "--api-versions=aadpodidentity.k8s.io/v1/AzureIdentity"
 IDENTITY = {"clientID": "c", "resourceID": "/r", "binding": {"selector": "db"}}
+# Another value than the default, by the value's whole name or the last part of it; of a number or a switch it goes without saying.
+SAMPLES = {
+    "tenantId": "t", "cloud": "usgov", "authority": "https://a", "audience": "a", "allowAuthorities": ["https://a"], "scope": "namespaced",
+    "whenUnbound": "deny", "endpoint": "link-local", "logLevel": "debug", "url": "https://p", "sni": "s", "caConfigMap": "c",
+    "repository": "r", "tag": "t", "digest": "sha256:" + "a" * 64, "pullPolicy": "Always", "imagePullSecrets": [{"name": "r"}],
+    "sidecar.mode": "container", "sidecar.runAsUser": 5, "sidecar.port": 3000, "sidecar.metricsPort": 9000,
+    "sidecar.resources": {"limits": {"memory": "32Mi"}}, "httpsProxy": "http://p", "noProxy": ".svc", "namespaces": {"web": {"noProxy": "*"}},
+    "pem": PEM, "configMap": "c", "failurePolicy": "Ignore", "priorityClassName": "", "resources": {"limits": {"memory": "1Gi"}},
+    "nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}], "affinity": {"nodeAffinity": {}}, "spread": [],
+    "podLabels": {"a": "b"}, "podAnnotations": {"a": "b"}, "certificates.source": "cert-manager", "minTlsVersion": "1.2",
+    "issuer": {"name": "i"}, "secret": "other", "ca": PEM + PEM, "namespaceSelector": [{"key": "a", "operator": "Exists"}],
+    "podSecurity": "baseline", "metrics.labels": {"a": "b"}, "interval": "1m", "denyNodeIdentity": ["web"], "azureIdentities": {"db": IDENTITY},
+    "commonLabels": {"a": "b"}, "commonAnnotations": {"a": "b"},
+}
+# The values of chart 4.1.18 of aad-pod-identity (charts/aad-pod-identity/values.yaml at e4e7eab2).
+OLD = {
+    "": "nameOverride fullnameOverride imagePullSecrets forceNamespaced installMICException operationMode customUserAgent azureIdentities",
+    "image": "repository imagePullPolicy",
+    "adminsecret": "cloud subscriptionID resourceGroup vmType tenantID clientID clientSecret useMSI userAssignedMSIClientID",
+    "rbac": "enabled allowAccessToSecrets pspEnabled createUserFacingClusterRoles",
+    "mic": "image tag priorityClassName logVerbosity loggingFormat replicas resources podAnnotations podLabels nodeSelector tolerations affinity "
+           "topologySpreadConstraints podDisruptionBudget leaderElection probePort syncRetryDuration immutableUserMSIs createDeleteBatch clientQps "
+           "prometheusPort cloudConfig customCloud.enabled customCloud.configPath updateUserMSIMaxRetry updateUserMSIRetryInterval "
+           "identityAssignmentReconcileInterval",
+    "nmi": "image tag priorityClassName logVerbosity loggingFormat resources updateStrategy podAnnotations podLabels nodeSelector tolerations "
+           "affinity ipTableUpdateTimeIntervalInSeconds micNamespace probePort retryAttemptsForCreated retryAttemptsForAssigned "
+           "findIdentityRetryIntervalInSeconds enableScaleFeatures prometheusPort blockInstanceMetadata metadataHeaderRequired "
+           "allowNetworkPluginKubenet kubeletConfig setRetryAfterHeader enableConntrackDeletion",
+}
+FILES = {"certificates": {"source": "files", "secret": "s", "ca": PEM}}
+# What a value needs beside it, to count.
+NEEDS = {
+    "certificates.issuer": {"certificates": {"source": "cert-manager"}}, "certificates.secret": FILES, "certificates.ca": FILES,
+    "namespace.podSecurity": {"namespace": {"create": True}}, "metrics.labels": {"metrics": {"serviceMonitor": True}},
+    "metrics.interval": {"metrics": {"serviceMonitor": True}},
+}
 
 
 def helm(values, *flags):
@@ -39,30 +74,73 @@ def one(things, kind, name):
     return next(thing for (k, _, n), thing in things.items() if (k, n) == (kind, name))
 
 
-def without_own(value):
-    if isinstance(value, list):
-        return [without_own(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    kept = {key: without_own(item) for key, item in value.items() if key not in OWN}
-    return {key: item for key, item in kept.items() if not (key == "annotations" and item == {})}
+def install_yaml_and_the_page_and_the_copies_are_made_of_it():
+    ended = subprocess.run([ROOT / "manifests/sync", "--check"], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    # What is read there is what Helm installs.
+    assert by_name((ROOT / "manifests/install.yaml").read_text()) == rendered({"namespace": {"create": True}})
 
 
-def its_defaults_are_install_yaml():
-    chart = rendered({"namespace": {"create": True}})
-    install = by_name((ROOT / "manifests/install.yaml").read_text())
-    assert chart.keys() == install.keys(), chart.keys() ^ install.keys()
-    for name, thing in install.items():
-        assert without_own(chart[name]) == thing, f"{name} differs"
+def the_page_says_what_became_of_each_value_of_the_old_chart():
+    page = (ROOT / "docs/chart.md").read_text()
+    table = page.partition("## From the chart of aad-pod-identity")[2].partition("## Values")[0]
+    for group, names in OLD.items():
+        for name in names.split():
+            # In full, or by its last part in a list of its group.
+            whole = f"{group}.{name}".lstrip(".")
+            listed = [line for line in table.splitlines() if f"`.{name}`" in line and f"`{group}." in line]
+            assert f"`{whole}`" in table or f"`{whole}:" in table or listed, f"{whole} is not in the table"
 
 
-def its_copies_are_those_of_manifests():
-    for name in ("crds.yaml", "csi.yaml"):
-        assert (CHART / "files" / name).read_bytes() == (ROOT / "manifests" / name).read_bytes(), f"copy manifests/{name} again"
+def leaves(values, path=()):
+    """(path, default) of each value."""
+    for key, value in values.items():
+        here = (*path, key)
+        if isinstance(value, dict) and value and key != "resources":
+            yield from leaves(value, here)
+        else:
+            yield here, value
 
 
-def its_page_says_what_values_yaml_says():
-    subprocess.run([ROOT / "manifests/chart-docs", "--check"], check=True)
+def nested(path, value):
+    for key in reversed(path):
+        value = {key: value}
+    return value
+
+
+def merged(one, other):
+    both = {key: merged(one[key], value) if isinstance(value, dict) and key in one else value for key, value in other.items()}
+    return one | both
+
+
+def each_value_is_in_the_schema_and_changes_what_is_rendered():
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    named = set()
+
+    def collect(node, path):
+        for key, child in node.get("properties", {}).items():
+            named.add((*path, key))
+            collect(child, (*path, key))
+
+    collect(schema, ())
+    # Helm's own, where the chart is part of another one.
+    named.discard(("global",))
+    plain = helm({}, KINDS).stdout
+    for path, default in leaves(yaml.safe_load((CHART / "values.yaml").read_text())):
+        name = ".".join(path)
+        assert path in named, f"{name} is not in the schema"
+        other = SAMPLES.get(name, SAMPLES.get(path[-1]))
+        if other is None:
+            other = not default if isinstance(default, bool) else default + 1
+        needs = NEEDS.get(name, {})
+        before = helm(needs, KINDS).stdout if needs else plain
+        ended = helm(merged(needs, nested(path, other)), KINDS)
+        assert ended.returncode == 0, f"{name}: {ended.stderr}"
+        assert ended.stdout != before, f"{name} changes nothing"
+        named -= {path[:end] for end in range(1, len(path) + 1)}
+    # What is left stands below a value whose keys are free or few.
+    left = {".".join(path) for path in named if not path[-2:-1] == ("resources",)}
+    assert not left, f"the schema has what values.yaml has not: {left}"
 
 
 def helm_lints_it():
@@ -90,7 +168,9 @@ def settings_arrive():
     values = {
         "tenantId": "t", "cloud": "usgov", "scope": "namespaced", "whenUnbound": "deny", "endpoint": "link-local", "allowManaged": True,
         "allowAuthorities": ["https://a", "https://b"], "bindingProxy": {"url": "https://p", "sni": "s"}, "extraCa": {"pem": PEM},
-        "sidecar": {"image": {"digest": "sha256:" + "a" * 64}, "runAsUser": "none", "port": 3000, "metricsPort": 9000, "httpsProxy": "http://p:1"},
+        "sidecar": {"image": {"digest": "sha256:" + "a" * 64}, "runAsUser": "none", "port": 3000, "metricsPort": 9000, "httpsProxy": "http://p:1",
+                    "resources": {"requests": {"cpu": 0.5}, "limits": {"memory": "32Mi"}}},
+        "namespaces": {"web": {"httpsProxy": "", "extraCa": PEM}}, "logLevel": "debug",
     }
     things = rendered(values)
     data = one(things, "ConfigMap", "imdslet-config")["data"]
@@ -100,10 +180,26 @@ def settings_arrive():
         "IMDSLET_ENDPOINT": "link-local", "IMDSLET_ALLOW_MANAGED": "true", "IMDSLET_ALLOW_AUTHORITY": "https://a,https://b",
         "IMDSLET_BINDING_PROXY": "https://p", "IMDSLET_BINDING_SNI": "s", "IMDSLET_EXTRA_CA": "/etc/imdslet/extra-ca/ca.crt",
         "IMDSLET_SIDECAR_IMAGE": "imdslet-sidecar@sha256:" + "a" * 64, "IMDSLET_SIDECAR_RUN_AS_USER": "none", "IMDSLET_PORT": "3000",
-        "IMDSLET_SIDECAR_METRICS_PORT": "9000", "IMDSLET_HTTPS_PROXY": "http://p:1",
+        "IMDSLET_SIDECAR_METRICS_PORT": "9000", "IMDSLET_HTTPS_PROXY": "http://p:1", "IMDSLET_LOG_LEVEL": "debug",
+        "IMDSLET_SIDECAR_RESOURCES": '{"limits":{"memory":"32Mi"},"requests":{"cpu":0.5}}',
+        "IMDSLET_NAMESPACE_SETTINGS": "/etc/imdslet/namespaces/namespaces.json",
     }
     assert expected.items() <= data.items(), data
     assert one(things, "ConfigMap", "imdslet-extra-ca")["data"]["ca.crt"] == PEM
+    assert json.loads(one(things, "ConfigMap", "imdslet-namespaces")["data"]["namespaces.json"]) == values["namespaces"]
+    for name in ("imdslet-webhook", "imdslet-controller"):
+        pod = one(things, "Deployment", name)["spec"]["template"]["spec"]
+        mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+        volumes = {volume["name"]: volume["configMap"]["name"] for volume in pod["volumes"]}
+        assert volumes[mounts["/etc/imdslet/namespaces"]] == "imdslet-namespaces", name
+
+
+def pods_start_anew_with_other_settings():
+    annotations = lambda values: one(rendered(values), "Deployment", "imdslet-webhook")["spec"]["template"]["metadata"]["annotations"]
+    web = {"namespaces": {"web": {"noProxy": "a"}}}
+    sums = [annotations(values)["checksum/settings"] for values in ({}, {"tenantId": "t"}, {"extraCa": {"pem": PEM}}, web,
+                                                                    {"namespaces": {"web": {"noProxy": "b"}}})]
+    assert len(set(sums)) == len(sums), sums
 
 
 def another_namespace_is_everywhere():
@@ -177,6 +273,11 @@ def a_wrong_value_is_refused_by_its_name():
         ({"authority": "http://login"}, ["authority"]),
         ({"certificates": {"source": "files"}}, ["certificates.", "is empty"]),
         ({"extraCa": {"pem": PEM, "configMap": "c"}}, ["leave one of them out"]),
+        ({"logLevel": "trace"}, ["logLevel", "debug"]),
+        ({"sidecar": {"resources": {"limits": {"disk": "1Gi"}}}}, ["resources", "disk"]),
+        ({"namespaces": {"Web": {}}}, ["namespaces", "Web"]),
+        ({"namespaces": {"web": {"httpProxy": "http://p"}}}, ["web", "httpProxy"]),
+        ({"namespaces": {"web": {"httpsProxy": "socks5://p"}}}, ["web", "httpsProxy"]),
         ({"azureIdentities": {"db": {"clientID": "c", "resourceId": "/r"}}}, ["db", "resourceId"]),
     ):
         ended = helm(values, KINDS)
@@ -187,8 +288,8 @@ def a_wrong_value_is_refused_by_its_name():
 
 
 TESTS = [
-    its_defaults_are_install_yaml, its_copies_are_those_of_manifests, its_page_says_what_values_yaml_says, helm_lints_it,
-    what_is_kept_is_never_deleted, a_large_uid_stays_a_number, settings_arrive, another_namespace_is_everywhere,
+    install_yaml_and_the_page_and_the_copies_are_made_of_it, the_page_says_what_became_of_each_value_of_the_old_chart, each_value_is_in_the_schema_and_changes_what_is_rendered, helm_lints_it,
+    what_is_kept_is_never_deleted, a_large_uid_stays_a_number, settings_arrive, pods_start_anew_with_other_settings, another_namespace_is_everywhere,
     a_certificate_of_somebody_else_takes_the_rights_away, pods_are_as_they_are_wanted, what_is_optional_comes_when_it_is_asked_for,
     identities_are_rendered_as_the_old_chart_rendered_them, a_wrong_value_is_refused_by_its_name,
 ]

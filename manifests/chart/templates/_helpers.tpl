@@ -46,6 +46,9 @@ IMDSLET_EXTRA_CA: {{ or $values.extraCa.pem $values.extraCa.configMap | empty | 
   "IMDSLET_ENDPOINT" (eq $values.endpoint "env" | ternary "" $values.endpoint)
   "IMDSLET_SIDECAR" $values.sidecar.mode
   "IMDSLET_SIDECAR_RUN_AS_USER" (kindIs "string" $values.sidecar.runAsUser | ternary $values.sidecar.runAsUser ($values.sidecar.runAsUser | int64 | toString))
+  "IMDSLET_SIDECAR_RESOURCES" (empty $values.sidecar.resources | ternary "" (toJson $values.sidecar.resources))
+  "IMDSLET_NAMESPACE_SETTINGS" (empty $values.namespaces | ternary "" "/etc/imdslet/namespaces/namespaces.json")
+  "IMDSLET_LOG_LEVEL" (eq $values.logLevel "info" | ternary "" $values.logLevel)
   "IMDSLET_PORT" ($values.sidecar.port | int | toString | trimPrefix "0")
   "IMDSLET_SIDECAR_METRICS_PORT" ($values.sidecar.metricsPort | int | toString | trimPrefix "0")
   "IMDSLET_HTTPS_PROXY" $values.sidecar.httpsProxy
@@ -104,7 +107,8 @@ spec:
       labels:
         {{- toYaml (merge (dict "app.kubernetes.io/name" $name "app.kubernetes.io/part-of" "imdslet") $values.podLabels $root.Values.commonLabels) | nindent 8 }}
       annotations:
-        {{- toYaml (merge (dict "checksum/settings" (printf "%s%s" (include "imdslet.settings" $root) $root.Values.extraCa.pem | sha256sum | trunc 16)) $values.podAnnotations $root.Values.commonAnnotations) | nindent 8 }}
+        # Changes with the settings, so that Helm starts these pods anew with them.
+        {{- toYaml (merge (dict "checksum/settings" (printf "%s%s%s" (include "imdslet.settings" $root) $root.Values.extraCa.pem (toJson $root.Values.namespaces) | sha256sum | trunc 16)) $values.podAnnotations $root.Values.commonAnnotations) | nindent 8 }}
     spec:
       serviceAccountName: {{ $name }}
       automountServiceAccountToken: true
@@ -215,6 +219,11 @@ spec:
             - name: extra-ca
               mountPath: /etc/imdslet/extra-ca
               readOnly: true
+            {{- if $root.Values.namespaces }}
+            - name: namespaces
+              mountPath: /etc/imdslet/namespaces
+              readOnly: true
+            {{- end }}
             {{- if $files }}
             - name: tls
               mountPath: /etc/imdslet/tls
@@ -225,6 +234,11 @@ spec:
           configMap:
             name: {{ $root.Values.extraCa.configMap | default "imdslet-extra-ca" }}
             optional: true
+        {{- if $root.Values.namespaces }}
+        - name: namespaces
+          configMap:
+            name: imdslet-namespaces
+        {{- end }}
         {{- if $files }}
         - name: tls
           secret:
@@ -243,12 +257,5 @@ spec:
   selector:
     matchLabels:
       app.kubernetes.io/name: {{ $name }}
-{{- end }}
-{{- end -}}
-
-{{- /* Further matchExpressions of namespaces. */ -}}
-{{- define "imdslet.namespaces" -}}
-{{- with .Values.namespaceSelector }}
-{{- toYaml . }}
 {{- end }}
 {{- end -}}
