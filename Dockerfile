@@ -1,4 +1,5 @@
-# The images of imdslet, for those who have an engine; without one: manifests/images.
+# The images of imdslet, for those who have an engine; without one: manifests/images. Those of a
+# release are made by manifests/release (docs/release.md).
 #
 #   docker build --target webhook -t imdslet-webhook:0.1.0 .
 #   docker build --target sidecar -t imdslet-sidecar:0.1.0 .
