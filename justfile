@@ -45,6 +45,14 @@ advisories:
 measure:
     bash tests/bench/sidecar.sh
 
+# Everything that is published, into target/release-VERSION: docs/release.md.
+release registry:
+    manifests/release --registry {{registry}}
+
+# A release made twice and compared, looked at, and run for arm64 in qemu. Needs root.
+release-test:
+    tests/release/run
+
 # The chain on this machine.
 demo:
     cargo build --locked --release && target/release/imdslet demo

@@ -23,4 +23,5 @@ mod migrate;
 mod patches;
 mod principals;
 mod properties;
+mod release;
 mod token;
