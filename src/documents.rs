@@ -1,5 +1,8 @@
 //! Kubernetes objects in files: many documents, Lists, YAML or JSON, folders, `-` for stdin.
 
+mod text;
+
+use std::cell::RefCell;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
@@ -7,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use text::Text;
 
 /// One document of a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,20 +89,21 @@ impl Source {
         }
     }
 
-    /// Its text, whole.
+    /// Its bytes, and how many they are, if that is known.
     ///
     /// # Errors
     ///
-    /// [`ReadError::File`] or [`ReadError::Encoding`].
-    pub(crate) fn text(&self) -> Result<String, ReadError> {
-        let text = match self {
-            Self::Stdin => {
-                let mut text = String::new();
-                io::stdin().read_to_string(&mut text).map(|_| text)
+    /// [`ReadError::File`].
+    pub(crate) fn open(&self) -> Result<(Box<dyn Read>, Option<u64>), ReadError> {
+        match self {
+            Self::Stdin => Ok((Box::new(io::stdin()), None)),
+            Self::File(file) => {
+                let opened = fs::File::open(file);
+                let opened = opened.map_err(|cause| ReadError::of(self.name(), cause))?;
+                let size = opened.metadata().ok().filter(fs::Metadata::is_file);
+                Ok((Box::new(opened), size.map(|metadata| metadata.len())))
             }
-            Self::File(file) => fs::read_to_string(file),
-        };
-        text.map_err(|cause| ReadError::of(self.name(), cause))
+        }
     }
 }
 
@@ -140,7 +146,8 @@ pub fn read(files: &[PathBuf]) -> Result<Vec<Document>, ReadError> {
     for file in files {
         let before = documents.len();
         for source in sources(file)? {
-            parse(&source.name(), &source.text()?, &mut documents)?;
+            let (mut bytes, _) = source.open()?;
+            read_as(&source.name(), &mut bytes, &mut |_| {}, &mut whole(&mut documents))?;
         }
         if documents.len() == before {
             return Err(ReadError::Empty(file.display().to_string()));
@@ -169,107 +176,104 @@ fn manifests_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
 ///
 /// [`ReadError::Syntax`] or [`ReadError::NoObject`], for the first document that is wrong.
 pub fn parse(file: &str, text: &str, documents: &mut Vec<Document>) -> Result<(), ReadError> {
-    parse_as::<Value>(file, text, &mut |_| {}, documents)
+    read_as(file, &mut text.as_bytes(), &mut |_| {}, &mut whole(documents))
 }
 
-/// Reads the documents of one text, each as a `T` first. `watch` is told how many bytes of the text
-/// are read, as long as these are YAML; JSON takes no time.
-///
-/// # Errors
-///
-/// As [`parse`].
-pub(crate) fn parse_as<T: DeserializeOwned + Into<Value>>(
-    file: &str,
-    text: &str,
-    watch: &mut dyn FnMut(usize),
-    documents: &mut Vec<Document>,
-) -> Result<(), ReadError> {
-    // Editors on Windows write one.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let place = |number| Place { file: file.to_owned(), number };
-    let mut values: Vec<T> = Vec::new();
-    if !is_json(text) {
-        yaml(text, watch, &place, &mut values)?;
-        return take(values, place, documents);
-    }
-    let mut stream = serde_json::Deserializer::from_str(text).into_iter();
-    while let Some(value) = stream.next() {
-        let end = stream.byte_offset();
-        match value {
-            Ok(value) => values.push(value),
-            // One of YAML may follow one of JSON. The lines before it count for what is said of it.
-            Err(_) if is_yaml_from(text, end) => {
-                let (before, rest) = text.split_at(end);
-                let lines = "\n".repeat(before.matches('\n').count());
-                yaml(&format!("{lines}{rest}"), watch, &place, &mut values)?;
-                break;
-            }
-            Err(error) => {
-                let place = place(values.len() + 1);
-                return Err(ReadError::Syntax { place, problem: error.to_string() });
-            }
-        }
-    }
-    take(values, place, documents)
-}
-
-/// Whether a document of YAML begins at a byte of a text.
-fn is_yaml_from(text: &str, at: usize) -> bool {
-    text.get(at..).is_some_and(|rest| rest.starts_with("---"))
-}
-
-fn yaml<T: DeserializeOwned>(
-    text: &str,
-    watch: &mut dyn FnMut(usize),
-    place: &impl Fn(usize) -> Place,
-    values: &mut Vec<T>,
-) -> Result<(), ReadError> {
-    let mut bytes = Watched { rest: text.as_bytes(), read: 0, watch };
-    for value in serde_saphyr::read_with_options::<_, T>(&mut bytes, as_kubectl()) {
-        values.push(value.map_err(|error| {
-            let place = place(values.len() + 1);
-            let problem = error.without_snippet().to_string();
-            // A hint for programmers, not for people.
-            let problem = problem.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
-            ReadError::Syntax { place, problem }
-        })?);
-    }
-    Ok(())
-}
-
-/// A text that says how much of it was read.
-struct Watched<'a> {
-    rest: &'a [u8],
-    read: usize,
-    watch: &'a mut dyn FnMut(usize),
-}
-
-impl Read for Watched<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.rest.read(buffer)?;
-        self.read += count;
-        (self.watch)(self.read);
-        Ok(count)
-    }
-}
-
-/// Whether a text is meant as JSON. Much of YAML is no JSON, but much of broken JSON is YAML.
-fn is_json(text: &str) -> bool {
-    let inside = text.trim_start().strip_prefix('{').map(str::trim_start);
-    inside.is_some_and(|inside| inside.starts_with('"') || inside.starts_with('}'))
-}
-
-fn take<T: Into<Value>>(
-    values: Vec<T>,
-    place: impl Fn(usize) -> Place,
-    documents: &mut Vec<Document>,
-) -> Result<(), ReadError> {
-    for (at, value) in values.into_iter().enumerate() {
-        let (place, value) = (place(at + 1), value.into());
+/// Keeps each document whole.
+fn whole(documents: &mut Vec<Document>) -> impl FnMut(Place, Value) -> Result<(), ReadError> {
+    |place, value| {
         if !value.is_object() {
             return Err(ReadError::NoObject(place));
         }
         documents.push(Document { place, value });
+        Ok(())
+    }
+}
+
+/// Reads the documents of one text, each as a `T`, and gives them to `take`. `watch` is told how many
+/// bytes of the text are read.
+///
+/// # Errors
+///
+/// As [`parse`], and what `take` refuses.
+pub(crate) fn read_as<T: DeserializeOwned>(
+    file: &str,
+    source: &mut dyn Read,
+    watch: &mut dyn FnMut(usize),
+    take: &mut dyn FnMut(Place, T) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    let unread = |cause| ReadError::of(file.to_owned(), cause);
+    let text = Text::new(source, watch).map_err(unread)?;
+    let is_json = text.is_json();
+    let text = Shared(&RefCell::new(text));
+    let mut documents = Documents { file, number: 0, take };
+    let read = if is_json { json(text, &mut documents) } else { yaml(text, &mut documents) };
+    // A parser has words of its own for a text that cannot be read, or takes it for its end.
+    let trouble = text.0.borrow_mut().trouble();
+    trouble.map_or(read, |trouble| Err(unread(trouble)))
+}
+
+/// Where the documents of a text go.
+struct Documents<'a, T> {
+    file: &'a str,
+    number: usize,
+    take: &'a mut dyn FnMut(Place, T) -> Result<(), ReadError>,
+}
+
+impl<T> Documents<'_, T> {
+    /// Takes the next document, or says what is wrong with it.
+    fn take(&mut self, document: Result<T, String>) -> Result<(), ReadError> {
+        self.number += 1;
+        let place = Place { file: self.file.to_owned(), number: self.number };
+        match document {
+            Ok(document) => (self.take)(place, document),
+            Err(problem) => Err(ReadError::Syntax { place, problem }),
+        }
+    }
+}
+
+/// A text that a parser reads, and that can be looked at between its documents.
+#[derive(Clone, Copy)]
+struct Shared<'a, 'text>(&'a RefCell<Text<'text>>);
+
+impl Read for Shared<'_, '_> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        self.0.borrow_mut().read(target)
+    }
+}
+
+fn json<T: DeserializeOwned>(
+    text: Shared<'_, '_>,
+    documents: &mut Documents<'_, T>,
+) -> Result<(), ReadError> {
+    let mut values = serde_json::Deserializer::from_reader(text).into_iter::<T>();
+    loop {
+        // One of YAML may follow one of JSON, whose parser reads no further than its end.
+        let next = text.0.borrow_mut().next();
+        if next.is_ok_and(|next| next == Some(b'-')) {
+            return yaml(text, documents);
+        }
+        let Some(value) = values.next() else { return Ok(()) };
+        documents.take(value.map_err(|error| {
+            let end = if error.is_eof() { "; it ends too early: is the file whole?" } else { "" };
+            format!("{error}{end}")
+        }))?;
+    }
+}
+
+fn yaml<T: DeserializeOwned>(
+    text: Shared<'_, '_>,
+    documents: &mut Documents<'_, T>,
+) -> Result<(), ReadError> {
+    // The lines before it count for what is said of it.
+    let before = "\n".repeat(text.0.borrow().lines());
+    let mut bytes = before.as_bytes().chain(text);
+    for value in serde_saphyr::read_with_options::<_, T>(&mut bytes, as_kubectl()) {
+        documents.take(value.map_err(|error| {
+            let problem = error.without_snippet().to_string();
+            // A hint for programmers, not for people.
+            problem.replace(", set DuplicateKeyPolicy in Options if acceptable", "")
+        }))?;
     }
     Ok(())
 }
@@ -340,7 +344,10 @@ mod tests {
             ("a: 1\na: 2\n", "document 1: duplicate mapping key: a at line 2, column 1"),
             ("- a\n", "document 1: a document must be a Kubernetes object; this is none"),
             ("a: !secret x\n", "document 1: unsupported tag `!secret` at line 1, column 12"),
-            ("{\"a\": ", "document 1: EOF while parsing a value at line 1 column 6"),
+            (
+                "{\"a\": ",
+                "document 1: EOF while parsing a value at line 1 column 6; it ends too early: is the file whole?",
+            ),
             ("{\"a\": 1}\n{\"b\": }", "document 2: expected value at line 2 column 7"),
         ];
         for (text, expected) in cases {

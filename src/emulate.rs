@@ -1,5 +1,6 @@
 //! `imdslet emulate`: the stand-ins as servers of their own.
 
+mod args;
 mod command;
 mod environment;
 mod imds;
@@ -14,11 +15,11 @@ use anyhow::{Context, anyhow};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use self::args::{Emulate, EntraArgs, ImdsArgs};
 pub use self::command::in_the_background;
 use self::environment::shell;
 use self::imds::Imds;
 pub use self::imds::ImdsError;
-use crate::config::{EntraArgs, ImdsArgs};
 use crate::emulator::{Config, ConfigError, Entra, Server};
 
 /// Serves the stand-in for Entra ID until `shutdown`.

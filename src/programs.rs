@@ -1,7 +1,9 @@
 //! Programs of imdslet that the command starts, and ends with itself.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -46,6 +48,59 @@ pub enum ProgramError {
     },
 }
 
+/// Why a program does not run on in the place of this one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotBecome {
+    /// Nobody has started this.
+    #[error("the program that started this has ended")]
+    Orphan,
+    /// The system refuses.
+    #[error("cannot run {program}: {cause}")]
+    Refused {
+        /// The program.
+        program: String,
+        /// Why.
+        cause: std::io::Error,
+    },
+}
+
+/// Becomes a program that is killed when the process `parent`, which has started this one, ends in
+/// whatever way. Where the system has no such thing it becomes the program all the same.
+#[must_use]
+pub fn become_child(parent: u32, program: &OsStr, args: &[OsString]) -> NotBecome {
+    let refused =
+        |cause| NotBecome::Refused { program: Path::new(program).display().to_string(), cause };
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+        // It stays in force for the program that this becomes (prctl(2), PR_SET_PDEATHSIG).
+        if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+            return refused(error.into());
+        }
+        // It may have ended before that.
+        let own = getppid().and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok());
+        if own != Some(parent) {
+            return NotBecome::Orphan;
+        }
+    }
+    refused(std::process::Command::new(program).args(args).exec())
+}
+
+/// What starts `program` so that it ends with this process, also where that is killed: the command
+/// beside it, which becomes it. The kernel counts the thread that starts it for the parent, so that must be
+/// one that does not end before.
+fn ending_with_this(program: &Path) -> Command {
+    let imdslet = program.with_file_name("imdslet");
+    // A plugin of kubectl may have been copied under another name, and its programs with it.
+    if !imdslet.is_file() {
+        return Command::new(program);
+    }
+    let mut command = Command::new(imdslet);
+    command.arg("become").arg(std::process::id().to_string()).arg("--").arg(program);
+    command
+}
+
 /// A program that runs. It is killed when this is dropped.
 pub(crate) struct Program {
     /// The line with which it was started.
@@ -77,7 +132,7 @@ impl Program {
     ) -> anyhow::Result<Self> {
         let shown = program.display().to_string();
         let failed = |cause: String| ProgramError::NotStarted { program: shown.clone(), cause };
-        let mut child = Command::new(program)
+        let mut child = ending_with_this(program)
             .args(args)
             .env_clear()
             .envs(environment.iter().cloned())

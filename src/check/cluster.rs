@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::facts::{Facts, Issuer, Outside, Seen};
+use super::facts::{Facts, Issuer, Key, Outside, Seen, text};
+use super::metadata;
 use super::report::{Check, Group, Verdict};
 
 /// The oldest Kubernetes with sidecars, the first with admission policies, and the first whose sidecars
@@ -22,8 +23,10 @@ pub(super) fn group(facts: &Facts) -> Group {
     let is_installed = !matches!(&facts.webhook, Ok(None));
     let definitions = definitions(&facts.definitions, is_installed);
     let mut checks = vec![version(&facts.version), definitions];
+    checks.extend(owners(&facts.definitions));
     checks.push(issuer(&facts.issuer));
     checks.push(old_programs(&facts.workers));
+    checks.extend(metadata::check(facts, is_installed));
     // Whoever finds it installed needs no right to install it.
     if !is_installed {
         checks.push(rights(&facts.missing_rights));
@@ -79,9 +82,7 @@ fn definitions(seen: &Seen<Vec<Value>>, is_installed: bool) -> Check {
         Ok(found) => found,
         Err(why) => return Check::unknown(what, why),
     };
-    let name = |definition: &Value| {
-        definition.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned()
-    };
+    let name = |definition: &Value| text(definition, "/metadata/name").to_owned();
     let names: Vec<_> = found.iter().map(name).collect();
     let missing: Vec<_> =
         DEFINITIONS.into_iter().filter(|one| !names.iter().any(|name| name == one)).collect();
@@ -124,6 +125,41 @@ fn definitions(seen: &Seen<Vec<Value>>, is_installed: bool) -> Check {
     )
 }
 
+/// Who would take the custom resources away, and every identity with them.
+fn owners(seen: &Seen<Vec<Value>>) -> Option<Check> {
+    let what = ("custom-resources-owner", "nobody else would take the custom resources away");
+    // What cannot be seen is said above.
+    let definitions = seen.as_ref().ok().filter(|definitions| !definitions.is_empty())?;
+    let owner = definitions.iter().find_map(owner);
+    Some(match owner {
+        None => Check::passed(what.0, what.1),
+        Some(owner) => Check::found(
+            what,
+            Verdict::Warning,
+            format!(
+                "{owner} has brought them, and whoever removes it removes them, and every \
+                 AzureIdentity and binding with them"
+            ),
+            "before that, kubectl get azureidentity,azureidentitybinding -A -o yaml > backup.yaml, and \
+             kubectl annotate crd NAME helm.sh/resource-policy=keep each; imdslet migrate -o steps \
+             has the order",
+        ),
+    })
+}
+
+/// Who has brought an object and does not keep it: a release of Helm's, or the manager of add-ons.
+fn owner(definition: &Value) -> Option<String> {
+    let annotation = |key: &str| text(definition, &format!("/metadata/annotations/{key}"));
+    let release = annotation("meta.helm.sh~1release-name");
+    if !release.is_empty() && annotation("helm.sh~1resource-policy") != "keep" {
+        let namespace = annotation("meta.helm.sh~1release-namespace");
+        return Some(format!("Helm's release {release} of namespace {namespace}"));
+    }
+    let mode = text(definition, "/metadata/labels/addonmanager.kubernetes.io~1mode");
+    (mode == "Reconcile")
+        .then(|| "an add-on of the cluster (addonmanager.kubernetes.io/mode)".to_owned())
+}
+
 fn issuer(seen: &Seen<Issuer>) -> Check {
     let what = ("issuer", "Entra ID can read the keys of the cluster's service account tokens");
     let Issuer { url, keys, outside } = match seen {
@@ -140,20 +176,16 @@ fn issuer(seen: &Seen<Issuer>) -> Check {
     }
     match outside {
         _ if keys.is_empty() => Check::unknown(what, "the API server shows no keys to compare"),
-        Outside::Keys(published) => {
-            let missing: Vec<_> =
-                keys.iter().filter(|key| !published.contains(key)).cloned().collect();
-            if missing.is_empty() {
-                return Check::passed(what.0, format!("the keys of {url} are published there"));
-            }
-            Check::found(
+        Outside::Keys(published) => match unpublished(url, keys, published) {
+            None => Check::passed(what.0, format!("the keys of {url} are published there")),
+            Some(message) => Check::found(
                 what,
                 Verdict::Failed,
-                format!("{url} does not show the cluster's key {}", missing.join(", ")),
+                message,
                 "publish the answer of `kubectl get --raw /openid/v1/jwks` there, or see whose issuer \
                  it is",
-            )
-        }
+            ),
+        },
         Outside::Wrong(why) => {
             failed(format!("what stands at the issuer {url} is of no use: {why}"))
         }
@@ -166,6 +198,20 @@ fn issuer(seen: &Seen<Issuer>) -> Check {
             ),
         ),
     }
+}
+
+/// What is not as it should be with the keys at an issuer's URL.
+fn unpublished(url: &str, keys: &[Key], published: &[Key]) -> Option<String> {
+    let of = |key: &Key| published.iter().find(|other| other.id == key.id);
+    let ids = |keys: Vec<&Key>| keys.iter().map(|key| &*key.id).collect::<Vec<_>>().join(", ");
+    let missing: Vec<_> = keys.iter().filter(|key| of(key).is_none()).collect();
+    if !missing.is_empty() {
+        return Some(format!("{url} does not show the cluster's key {}", ids(missing)));
+    }
+    // The ids of two clusters may be the same by hand, and then no signature is ever right.
+    let other: Vec<_> = keys.iter().filter(|key| of(key).is_some_and(|one| one != *key)).collect();
+    (!other.is_empty())
+        .then(|| format!("under the id {} {url} shows another key than the cluster's", ids(other)))
 }
 
 fn old_programs(seen: &Seen<Vec<Value>>) -> Check {
@@ -182,9 +228,6 @@ fn old_programs(seen: &Seen<Vec<Value>>) -> Check {
             let last = image.rsplit('/').next().unwrap_or_default();
             matches!(last.split(['@', ':']).next(), Some("nmi" | "mic"))
         })
-    };
-    let text = |value: &Value, pointer: &str| {
-        value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
     };
     let old: Vec<_> = workers
         .iter()
@@ -204,8 +247,12 @@ fn old_programs(seen: &Seen<Vec<Value>>) -> Check {
     Check::found(
         what,
         Verdict::Warning,
-        format!("still there: {}", old.join(", ")),
-        "they may stay while namespaces are moved one by one: imdslet migrate prints the order",
+        format!(
+            "still there: {}. On its nodes NMI takes what pods send to 169.254.169.254; pods with a \
+             sidecar of imdslet ask that, and all others go on as they are",
+            old.join(", ")
+        ),
+        "they may stay while namespaces are moved one by one: imdslet migrate -o steps prints the order",
     )
 }
 

@@ -6,17 +6,16 @@ use imdslet_core::objects::Object;
 use serde_json::{Value, json};
 
 use super::Wanted;
-use super::facts::{Facts, Issuer, Outside, Rehearsal, Seen, Workload};
+use super::facts::{Facts, Issuer, Key, Outside, Rehearsal, Seen};
+use super::follow::workload;
 use super::rights::INSTALL;
-use crate::family::Family;
 use crate::https::Client;
-use crate::live::{Cluster, EXCEPTIONS, Kind, LiveError, NAMESPACES, message};
+use crate::live::{Cluster, EXCEPTIONS, IDENTITIES, Kind, LiveError, NAMESPACES, message};
 
 const DEPLOYMENTS: Kind = Kind::new("apps", "v1", "deployments", "Deployment");
 const DAEMONSETS: Kind = Kind::new("apps", "v1", "daemonsets", "DaemonSet");
 const STATEFULSETS: Kind = Kind::new("apps", "v1", "statefulsets", "StatefulSet");
-const JOBS: Kind = Kind::new("batch", "v1", "jobs", "Job");
-const CRONJOBS: Kind = Kind::new("batch", "v1", "cronjobs", "CronJob");
+const POLICIES: Kind = Kind::new("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy");
 const PODS: Kind = Kind::new("", "v1", "pods", "Pod");
 const DEFINITIONS: Kind = Kind::new(
     "apiextensions.k8s.io",
@@ -28,12 +27,6 @@ const WEBHOOK: &str = "apis/admissionregistration.k8s.io/v1/mutatingwebhookconfi
 
 /// Where imdslet is where nothing else is said.
 const NAMESPACE: &str = "imdslet-system";
-
-/// How many pods of a workload are followed.
-const PODS_OF_EACH: usize = 10;
-
-/// How much of a sidecar's log is read: the last fetches of all its tokens.
-const LINES: usize = 500;
 
 /// Looks at everything. `web` asks what stands outside of the cluster.
 ///
@@ -81,6 +74,8 @@ pub async fn gather(
         definitions: seen(cluster.list(&DEFINITIONS).await).map(Option::unwrap_or_default),
         missing_rights: missing_rights(cluster).await,
         issuer: issuer(cluster, web).await,
+        identities: seen(cluster.list(&IDENTITIES).await).map(Option::unwrap_or_default),
+        network_policies: seen(cluster.list(&POLICIES).await).map(Option::unwrap_or_default),
         workers: unseen.map_or(Ok(workers), Err),
         lease: seen(cluster.get(&lease).await),
         index: left_alone(cluster).await,
@@ -92,7 +87,7 @@ pub async fn gather(
     })
 }
 
-fn seen<T>(found: Result<T, LiveError>) -> Seen<T> {
+pub(super) fn seen<T>(found: Result<T, LiveError>) -> Seen<T> {
     found.map_err(|error| match error {
         LiveError::Forbidden(missing) => {
             let missing: Vec<_> = missing.into_iter().collect();
@@ -140,7 +135,7 @@ async fn missing_rights(cluster: &Cluster) -> Seen<Vec<String>> {
 async fn issuer(cluster: &Cluster, web: &Client) -> Seen<Issuer> {
     let url = seen(cluster.issuer().await)?;
     let keys = seen(cluster.get("openid/v1/jwks").await)?;
-    let keys = ids(&keys.unwrap_or_default());
+    let keys = Key::all(&keys.unwrap_or_default());
     let outside = published(web, &url).await;
     Ok(Issuer { url, keys, outside })
 }
@@ -166,14 +161,9 @@ async fn published(web: &Client, url: &str) -> Outside {
     }
     let keys = document.get("jwks_uri").and_then(Value::as_str).unwrap_or_default();
     match read(keys).await {
-        Ok(keys) => Outside::Keys(ids(&keys)),
+        Ok(keys) => Outside::Keys(Key::all(&keys)),
         Err(outside) => outside,
     }
-}
-
-fn ids(keys: &Value) -> Vec<String> {
-    let keys = keys.get("keys").and_then(Value::as_array).into_iter().flatten();
-    keys.filter_map(|key| Some(key.get("kid")?.as_str()?.to_owned())).collect()
 }
 
 /// Creates a labelled pod for a moment of thought.
@@ -191,73 +181,4 @@ async fn rehearse(cluster: &Cluster, namespace: &str) -> Seen<Rehearsal> {
     let path = format!("api/v1/namespaces/{namespace}/pods?dryRun=All");
     let (status, answer) = seen(cluster.ask(Method::POST, &path, Some(&pod)).await)?;
     Ok(Rehearsal { namespace: namespace.to_owned(), status: status.as_u16(), answer })
-}
-
-async fn workload(
-    cluster: &Cluster,
-    (namespace, name): &(String, String),
-    pods: &Seen<Vec<Value>>,
-    (workers, unseen): (&[Value], Option<&str>),
-) -> Workload {
-    let mut makers = workers.to_vec();
-    let mut unseen = unseen.map(str::to_owned);
-    for kind in [JOBS, CRONJOBS] {
-        match seen(cluster.list(&kind).await) {
-            Ok(found) => makers.extend(found.unwrap_or_default()),
-            Err(why) => unseen = Some(why),
-        }
-    }
-    let found = pods.clone().and_then(|pods| {
-        let found = pods_of(&pods, &makers, (namespace, name));
-        // It may be a maker that was not seen which has them.
-        match unseen {
-            Some(why) if found.is_empty() => Err(why),
-            _ => Ok(found),
-        }
-    });
-    let pods = match found {
-        Err(why) => Err(why),
-        Ok(found) => {
-            let mut followed = Vec::new();
-            for pod in found.into_iter().take(PODS_OF_EACH) {
-                let log = log(cluster, &pod).await;
-                followed.push((pod, log));
-            }
-            Ok(followed)
-        }
-    };
-    Workload { name: format!("{namespace}/{name}"), pods }
-}
-
-/// The pods that run, or are about to, of what is called so; or the one that is.
-fn pods_of(pods: &[Value], makers: &[Value], (namespace, name): (&str, &str)) -> Vec<Value> {
-    let all: Vec<_> = makers.iter().chain(pods).cloned().collect();
-    let family = Family::of_values(&all);
-    let is_of_it = |pod: &&Value| {
-        let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or("");
-        let own = format!("Pod/{}/{}", text("/metadata/namespace"), text("/metadata/name"));
-        let root = family.root(&own);
-        let rest = |object: &str| object.split_once('/').map(|(_, rest)| rest.to_owned());
-        let meant = Some(format!("{namespace}/{name}"));
-        let is_over = matches!(text("/status/phase"), "Succeeded" | "Failed")
-            || !text("/metadata/deletionTimestamp").is_empty();
-        !is_over && (rest(&own) == meant || rest(&root) == meant)
-    };
-    pods.iter().filter(is_of_it).cloned().collect()
-}
-
-async fn log(cluster: &Cluster, pod: &Value) -> Seen<String> {
-    let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let path = format!(
-        "api/v1/namespaces/{}/pods/{}/log?container=imdslet&tailLines={LINES}",
-        text("/metadata/namespace"),
-        text("/metadata/name")
-    );
-    let (status, answer) = seen(cluster.ask(Method::GET, &path, None).await)?;
-    match (status, answer) {
-        // One line of JSON is read as such.
-        (StatusCode::OK, Value::String(text)) => Ok(text),
-        (StatusCode::OK, value) => Ok(value.to_string()),
-        (_, value) => Err(format!("the sidecar's log: {}", message(&value))),
-    }
 }

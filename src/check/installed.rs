@@ -5,7 +5,7 @@ use imdslet_core::missed::missed;
 use serde_json::Value;
 use x509_parser::pem::Pem;
 
-use super::facts::{Facts, Rehearsal, Seen};
+use super::facts::{Facts, Rehearsal, Seen, text};
 use super::report::{Check, Group, Verdict};
 
 /// After so long without a sign of the leader another one should have taken over.
@@ -38,10 +38,6 @@ pub(super) fn group(facts: &Facts, version: &str) -> Group {
         }
     }
     Group { name: "imdslet".to_owned(), checks }
-}
-
-fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn deployment<'a>(workers: &'a [Value], name: &str, namespace: &str) -> Option<&'a Value> {

@@ -1,21 +1,26 @@
 //! `imdslet check`: whether a cluster is ready for imdslet, whether imdslet works there, and how far
 //! a workload gets.
 //!
-//! What is seen is gathered first (`gather`), by an API server alone; each verdict is a function of
-//! what was seen (`cluster`, `installed`, `workload`).
+//! What is seen is gathered first (`gather`, `follow`), by an API server alone; each verdict is a function of
+//! what was seen (`cluster`, `metadata`, `installed`, `workload`, `tokens`).
 
+mod args;
 mod cluster;
 mod facts;
+mod follow;
 mod gather;
 mod installed;
+mod metadata;
 mod report;
 mod rights;
+mod tokens;
 mod workload;
 
+pub use args::CheckArgs;
 pub use facts::{Facts, Seen};
 pub use gather::gather;
 pub use report::{Check, Format, Group, Report, Verdict};
-pub use rights::cluster_role;
+pub use rights::roles;
 
 /// What a person wants to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +36,7 @@ pub struct Wanted {
 pub fn judge(facts: &Facts, version: &str) -> Report {
     let mut groups = vec![cluster::group(facts)];
     groups.push(installed::group(facts, version));
-    groups.extend(facts.workloads.iter().map(workload::group));
+    groups.extend(facts.workloads.iter().map(|one| workload::group(one, facts.now)));
     Report { groups }
 }
 

@@ -22,6 +22,8 @@ pub enum Format {
 pub enum Verdict {
     /// It is as it should be.
     Passed,
+    /// It is no fault, and cannot be found out from here: how somebody may.
+    Note,
     /// It works, and somebody should know.
     Warning,
     /// Something does not work.
@@ -92,7 +94,7 @@ impl Check {
 }
 
 impl Report {
-    /// The worst that was found; unknown counts less than failed.
+    /// The worst that was found; unknown counts less than failed, and a note for nothing.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let all = || self.groups.iter().flat_map(|group| &group.checks).map(|check| check.verdict);
@@ -102,6 +104,12 @@ impl Report {
             }
         }
         Verdict::Passed
+    }
+
+    /// Whether nothing has failed, and everything could be seen that was to be.
+    #[must_use]
+    pub fn is_fine(&self) -> bool {
+        !matches!(self.verdict(), Verdict::Failed | Verdict::Unknown)
     }
 
     /// As it is printed; with colours where `is_coloured`.
@@ -120,7 +128,7 @@ impl Report {
             text.push('\n');
         }
         let verdict = match self.verdict() {
-            Verdict::Passed => "Status check results are √",
+            Verdict::Passed | Verdict::Note => "Status check results are √",
             Verdict::Warning => "Status check results are √, with warnings",
             Verdict::Failed => "Status check results are ×",
             Verdict::Unknown => "Status check results are not known: not everything could be seen",
@@ -135,6 +143,7 @@ impl Check {
     fn write(&self, text: &mut String, is_coloured: bool) {
         let (sign, colour) = match self.verdict {
             Verdict::Passed => ("√", "32"),
+            Verdict::Note => ("i", "36"),
             Verdict::Warning => ("‼", "33"),
             Verdict::Failed => ("×", "31"),
             Verdict::Unknown => ("?", "33"),

@@ -1,22 +1,31 @@
 //! The rights that a check needs, and those that an installation needs.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-/// `group/resource`, with the verb: what is read.
-const READ: [(&str, &str, &str); 12] = [
+/// Group, resource and verb of what is read in every namespace.
+const READ: [(&str, &str, &str); 11] = [
     ("", "pods", "list"),
     ("", "namespaces", "list"),
+    ("aadpodidentity.k8s.io", "azureidentities", "list"),
     ("aadpodidentity.k8s.io", "azurepodidentityexceptions", "list"),
-    ("", "pods/log", "get"),
+    ("networking.k8s.io", "networkpolicies", "list"),
     ("apps", "deployments", "list"),
     ("apps", "daemonsets", "list"),
     ("apps", "statefulsets", "list"),
-    ("batch", "jobs", "list"),
-    ("batch", "cronjobs", "list"),
     ("apiextensions.k8s.io", "customresourcedefinitions", "list"),
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "get"),
     ("coordination.k8s.io", "leases", "get"),
 ];
+
+/// What is read in every namespace to find the pods of a workload.
+const MAKERS: [(&str, &str, &str); 2] = [("batch", "jobs", "list"), ("batch", "cronjobs", "list")];
+
+/// What is asked for in the namespace of a workload alone. The API server takes a port-forward over a
+/// websocket for a `get`, and from Kubernetes 1.35 for a `create` as well.
+const FOLLOW: [(&str, &str, &str); 3] =
+    [("", "pods/portforward", "get"), ("", "pods/portforward", "create"), ("", "pods/log", "get")];
 
 /// What `kubectl apply -f manifests/install.yaml` must be allowed.
 pub(super) const INSTALL: [(&str, &str); 14] = [
@@ -36,21 +45,31 @@ pub(super) const INSTALL: [(&str, &str); 14] = [
     ("apps", "deployments"),
 ];
 
-/// A ClusterRole with all that a check reads, as YAML. The dry run of a pod needs the right to create
-/// pods in one namespace, for which a Role of its own is better.
+/// The roles with all that a check of workloads in `namespaces` asks for: what it reads in every
+/// namespace, and what it does in those. The dry run of a pod needs the right to create pods in one
+/// namespace, for which a Role of its own is better.
 #[must_use]
-pub fn cluster_role() -> Value {
-    let mut rules: Vec<_> = READ
-        .iter()
-        .map(|(group, resource, verb)| {
-            json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]})
-        })
-        .collect();
+pub fn roles<'a>(namespaces: impl IntoIterator<Item = &'a str>) -> Vec<Value> {
+    let namespaces: BTreeSet<_> = namespaces.into_iter().collect();
+    let makers = if namespaces.is_empty() { &[][..] } else { &MAKERS };
+    let mut rules: Vec<_> = READ.iter().chain(makers).map(rule).collect();
     let paths = ["/version", "/.well-known/openid-configuration", "/openid/v1/jwks"];
     rules.push(json!({"nonResourceURLs": paths, "verbs": ["get"]}));
     // Everybody who is known may ask what they may.
-    json!({
+    let mut all = vec![json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
         "metadata": {"name": "imdslet-check"}, "rules": rules,
-    })
+    })];
+    all.extend(namespaces.into_iter().map(|namespace| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": {"name": "imdslet-check", "namespace": namespace},
+            "rules": FOLLOW.iter().map(rule).collect::<Vec<_>>(),
+        })
+    }));
+    all
+}
+
+fn rule((group, resource, verb): &(&str, &str, &str)) -> Value {
+    json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]})
 }

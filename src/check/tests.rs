@@ -3,7 +3,9 @@ use serde_json::{Value, json};
 
 use imdslet_core::index::Index;
 
-use super::facts::{Issuer, Outside, Rehearsal, Workload};
+use super::facts::{
+    Followed, IdentityState, Issuer, Key, Outside, Rehearsal, State, TokenState, Workload,
+};
 use super::*;
 
 /// A CA that is valid for ten years, as the webhook makes it.
@@ -41,9 +43,39 @@ fn fetched(result: &str, reason: &str) -> String {
     .to_string()
 }
 
+fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+/// A sidecar that was asked for one token, which is good for so many seconds.
+#[expect(clippy::unnecessary_wraps, reason = "it is seen, as others are not")]
+fn state(reason: Option<&str>, life: Option<i64>) -> Seen<State> {
+    let token = TokenState {
+        resource: "https://vault.azure.net".to_owned(),
+        expires_on: life.map(|life| now() + life),
+        reason: reason.map(str::to_owned),
+    };
+    let identity = IdentityState { name: "web/db".to_owned(), tokens: vec![token] };
+    Ok(State { identities: vec![identity], problem: None })
+}
+
+fn followed(state: Seen<State>, log: Option<Seen<String>>) -> Followed {
+    Followed { pod: pod(true), state, log }
+}
+
 fn entry(name: &str) -> Value {
     json!({"name": name, "clientConfig": {"caBundle": bundle()},
         "objectSelector": {"matchExpressions": [{"key": "aadpodidbinding", "operator": "Exists"}]}})
+}
+
+fn key(id: &str, number: &str) -> Key {
+    Key { id: id.to_owned(), material: vec!["kty=RSA".to_owned(), format!("n={number}")] }
+}
+
+/// An identity of the namespace `web` that asks the node.
+fn managed() -> Value {
+    json!({"metadata": {"namespace": "web", "name": "node",
+        "annotations": {"imdslet.dev/source": "managed"}}})
 }
 
 /// Everything as it should be.
@@ -54,9 +86,9 @@ fn healthy() -> Facts {
         "azureassignedidentities",
         "azurepodidentityexceptions",
     ];
-    let keys = || vec!["k1".to_owned()];
+    let keys = || vec![key("k1", "n")];
     Facts {
-        now: jiff::Timestamp::now().as_second(),
+        now: now(),
         version: Ok("v1.34.4".to_owned()),
         definitions: Ok(names.iter().map(|name| definition(name, true)).collect()),
         missing_rights: Ok(Vec::new()),
@@ -65,6 +97,8 @@ fn healthy() -> Facts {
             keys: keys(),
             outside: Outside::Keys(keys()),
         }),
+        identities: Ok(Vec::new()),
+        network_policies: Ok(Vec::new()),
         workers: Ok(vec![deployment("imdslet-webhook", 2), deployment("imdslet-controller", 2)]),
         webhook: Ok(Some(
             json!({"webhooks": [entry("pods.imdslet.dev"), entry("ephemeral.imdslet.dev")]}),
@@ -82,7 +116,7 @@ fn healthy() -> Facts {
         namespace: "imdslet-system".to_owned(),
         workloads: vec![Workload {
             name: "web/app".to_owned(),
-            pods: Ok(vec![(pod(true), Ok(fetched("fetched", "")))]),
+            pods: Ok(vec![followed(state(None, Some(3600)), None)]),
         }],
     }
 }
@@ -119,7 +153,7 @@ type Case = (fn(&mut Facts), &'static str, Verdict, &'static str);
 
 #[test]
 fn what_is_wrong_with_a_cluster_is_named_alone_with_what_to_do() {
-    use Verdict::{Failed, Unknown, Warning};
+    use Verdict::{Failed, Note, Unknown, Warning};
     each(&[
         (|f| f.version = Ok("v1.28.3".into()), "kubernetes-version", Failed, "needs 1.29"),
         (|f| f.version = Ok("v1.29.9".into()), "kubernetes-version", Warning, "need 1.30"),
@@ -143,10 +177,50 @@ fn what_is_wrong_with_a_cluster_is_named_alone_with_what_to_do() {
             "--server-side",
         ),
         (
-            |f| f.issuer.as_mut().unwrap().keys.push("k2".into()),
+            |f| f.issuer.as_mut().unwrap().keys.push(key("k2", "n")),
             "issuer",
             Failed,
             "the cluster's key k2",
+        ),
+        (
+            |f| f.issuer.as_mut().unwrap().keys = vec![key("k1", "other")],
+            "issuer",
+            Failed,
+            "under the id k1 https://i.example/ shows another key than the cluster's",
+        ),
+        (
+            |f| f.definitions.as_mut().unwrap()[2]["metadata"]["annotations"] = json!({"meta.helm.sh/release-name": "mic", "meta.helm.sh/release-namespace": "old"}),
+            "custom-resources-owner",
+            Warning,
+            "Helm's release mic of namespace old has brought them",
+        ),
+        (
+            |f| {
+                f.definitions.as_mut().unwrap()[0]["metadata"]["labels"] =
+                    json!({"addonmanager.kubernetes.io/mode": "Reconcile"});
+            },
+            "custom-resources-owner",
+            Warning,
+            "an add-on of the cluster",
+        ),
+        (|f| f.identities = Err("forbidden".into()), "node-metadata", Unknown, "forbidden"),
+        (
+            |f| f.identities = Ok(vec![managed()]),
+            "node-metadata",
+            Note,
+            "whether AKS itself does cannot be told from here; az aks show",
+        ),
+        (
+            |f| {
+                f.identities = Ok(vec![managed()]);
+                f.network_policies = Ok(vec![json!({
+                    "metadata": {"namespace": "web", "name": "deny"},
+                    "spec": {"podSelector": {}, "policyTypes": ["Egress"]},
+                })]);
+            },
+            "node-metadata",
+            Failed,
+            "NetworkPolicy web/deny keeps the pods of its namespace from 169.254.169.254",
         ),
         (
             |f| f.issuer.as_mut().unwrap().outside = Outside::Unreachable("refused".into()),
@@ -168,7 +242,6 @@ fn what_is_wrong_with_a_cluster_is_named_alone_with_what_to_do() {
 fn what_is_wrong_with_an_installation_is_named_alone_with_what_to_do() {
     use Verdict::{Failed, Unknown, Warning};
     each(&[
-        (|f| f.webhook = Ok(None), "installed", Warning, "manifests/install.yaml"),
         (|f| f.webhook = Err("forbidden".into()), "installed", Unknown, "forbidden"),
         (
             |f| f.workers.as_mut().unwrap()[0] = deployment("imdslet-webhook", 0),
@@ -228,22 +301,70 @@ fn what_is_wrong_with_an_installation_is_named_alone_with_what_to_do() {
 
 #[test]
 fn what_keeps_a_workload_from_its_tokens_is_named_alone_with_what_to_do() {
-    use Verdict::Failed;
+    use Verdict::{Failed, Unknown, Warning};
     each(&[
         (|f| f.workloads[0].pods = Ok(Vec::new()), "pods", Failed, "there is no pod of it"),
         (
-            |f| f.workloads[0].pods = Ok(vec![(pod(false), Ok(String::new()))]),
+            |f| f.workloads[0].pods.as_mut().unwrap()[0].pod = pod(false),
             "sidecar",
             Failed,
             "explain",
         ),
         (
-            |f| logged(f, fetched("failed", "NoFederatedCredential")),
+            |f| {
+                also(
+                    f,
+                    state(Some("NoFederatedCredential"), None),
+                    Some(Ok(fetched("failed", "x"))),
+                );
+            },
             "token",
             Failed,
-            "it is the federated credential",
+            "(NoFederatedCredential): what it says; it is the federated credential",
         ),
-        (|f| logged(f, fetched("failed", "NoAnswer")), "token", Failed, "it is the network"),
+        (
+            |f| also(f, state(Some("NoAnswer"), None), Some(Err("you may not".into()))),
+            "token",
+            Failed,
+            "its log, which says more, was not read: you may not; it is the network",
+        ),
+        // An application has a token as long as it is good.
+        (
+            |f| also(f, state(Some("Throttled"), Some(630)), Some(Ok(String::new()))),
+            "token",
+            Warning,
+            "is good for 10 min more and is not renewed (Throttled); it is Entra ID itself",
+        ),
+        (
+            |f| also(f, state(Some("Throttled"), Some(0)), None),
+            "token",
+            Failed,
+            "no token of web/db",
+        ),
+        (
+            |f| {
+                f.workloads[0].pods.as_mut().unwrap()[0].state =
+                    Ok(State { identities: vec![], problem: None });
+            },
+            "token",
+            Warning,
+            "knows another list of identities yet: none",
+        ),
+        (
+            |f| {
+                f.workloads[0].pods.as_mut().unwrap()[0].state =
+                    Ok(State { identities: vec![], problem: Some("no JSON".into()) });
+            },
+            "token",
+            Failed,
+            "cannot use what it is told: no JSON",
+        ),
+        (
+            |f| also(f, Err("you may not forward".into()), Some(Err("you may not read".into()))),
+            "token",
+            Unknown,
+            "you may not forward; the sidecar's log neither: you may not read",
+        ),
     ]);
 }
 
@@ -280,7 +401,12 @@ fn what_is_no_fault_is_not_taken_for_one() {
     facts.definitions = Ok(Vec::new());
     let names: Vec<_> =
         found(&facts).into_iter().map(|(name, verdict, _)| (name, verdict)).collect();
-    assert_eq!(names, [("custom-resources", Verdict::Warning), ("installed", Verdict::Warning)]);
+    let expected = [
+        ("custom-resources", Verdict::Warning),
+        ("node-metadata", Verdict::Note),
+        ("installed", Verdict::Warning),
+    ];
+    assert_eq!(names, expected);
 }
 
 #[test]
@@ -298,6 +424,34 @@ fn an_issuer_of_no_use_is_a_failure_and_one_that_cannot_be_judged_is_unknown() {
     assert_eq!(issuer(|one| one.url = "http://i.example/".into()), failed);
     assert_eq!(issuer(|one| one.outside = Outside::Wrong("404".into())), failed);
     assert_eq!(issuer(|one| one.keys.clear()), [("issuer", Verdict::Unknown)]);
+}
+
+#[test]
+fn a_key_is_told_from_another_by_its_numbers() {
+    let read = |n: &str| {
+        Key::all(&json!({"keys": [
+            {"kid": "a", "kty": "RSA", "alg": "RS256", "n": n, "e": "AQAB"},
+            {"kid": "b", "kty": "EC", "crv": "P-256", "x": n, "y": "y"},
+            {"kty": "RSA", "n": "of no name"},
+        ]}))
+    };
+    assert_eq!(read("one").len(), 2);
+    assert_eq!(read("one"), read("one="));
+    assert!(read("one").iter().zip(read("two")).all(|(one, two)| *one != two && one.id == two.id));
+}
+
+#[test]
+fn a_note_is_told_and_counts_for_nothing() {
+    let mut facts = healthy();
+    facts.identities = Ok(vec![managed()]);
+    let report = judge(&facts, "0.1.0");
+    assert_eq!(report.verdict(), Verdict::Passed);
+    let text = report.write(Format::Text, false);
+    assert!(
+        text.contains("\ni the node's metadata service is open to whom it should\n    1 Azure"),
+        "{text}"
+    );
+    assert!(text.ends_with("Status check results are √\n"), "{text}");
 }
 
 fn nmi() -> Value {
@@ -320,9 +474,9 @@ fn entry_of(facts: &mut Facts) -> &mut Value {
     &mut facts.webhook.as_mut().unwrap().as_mut().unwrap()["webhooks"][0]
 }
 
-/// As if a second pod had logged this.
-fn logged(facts: &mut Facts, log: String) {
-    facts.workloads[0].pods.as_mut().unwrap().push((pod(true), Ok(log)));
+/// As if there were a second pod.
+fn also(facts: &mut Facts, state: Seen<State>, log: Option<Seen<String>>) {
+    facts.workloads[0].pods.as_mut().unwrap().push(followed(state, log));
 }
 
 fn refused(facts: &mut Facts, status: u16, message: &str) {
@@ -331,23 +485,61 @@ fn refused(facts: &mut Facts, status: u16, message: &str) {
 }
 
 #[test]
-fn what_was_fetched_after_it_had_failed_is_no_failure() {
+fn where_a_sidecar_is_not_asked_its_log_is_read_and_that_is_said() {
+    let by_log = |lines: &[String]| {
+        let mut facts = healthy();
+        let log = Some(Ok(lines.join("\n")));
+        facts.workloads[0].pods = Ok(vec![followed(Err("you may not forward".into()), log)]);
+        let report = judge(&facts, "0.1.0");
+        let check = report.groups.into_iter().last().unwrap().checks.into_iter().last().unwrap();
+        (check.verdict, check.title, check.message.unwrap())
+    };
+    let failed = || fetched("failed", "NoFederatedCredential");
+    let (verdict, title, message) = by_log(&[failed(), fetched("fetched", ""), "no json".into()]);
+    assert_eq!((verdict, &*title), (Verdict::Passed, "its sidecar got 1 of 1 tokens"));
+    assert!(message.contains("the sidecar itself was not asked: you may not forward"), "{message}");
+    let (verdict, _, message) = by_log(&[fetched("fetched", ""), failed()]);
+    assert_eq!(verdict, Verdict::Failed);
+    assert!(message.contains("what it says\nthe sidecar's log says so"), "{message}");
+    let (verdict, title, _) = by_log(&[]);
+    assert_eq!(verdict, Verdict::Passed);
+    assert!(title.starts_with("no token was asked for yet"), "{title}");
+}
+
+#[test]
+fn a_token_that_is_on_its_way_is_neither_there_nor_refused() {
     let mut facts = healthy();
-    let lines =
-        [fetched("failed", "NoFederatedCredential"), fetched("fetched", ""), "no json".into()];
-    logged(&mut facts, lines.join("\n"));
+    facts.workloads[0].pods = Ok(vec![followed(state(None, None), None)]);
     assert_eq!(found(&facts), []);
-    logged(&mut facts, String::new());
-    assert_eq!(found(&facts), []);
+    let text = judge(&facts, "0.1.0").write(Format::Text, false);
+    assert!(text.contains("√ no token was asked for yet, and none was refused"), "{text}");
+}
+
+#[test]
+fn rights_in_a_namespace_are_asked_for_there_alone() {
+    let whole = roles([]);
+    assert_eq!(whole.len(), 1);
+    assert!(!whole[0].to_string().contains("pods/"), "{}", whole[0]);
+    let two = roles(["web", "ops", "web"]);
+    let names: Vec<_> =
+        two.iter().map(|role| (&role["kind"], &role["metadata"]["namespace"])).collect();
+    let expected = [
+        (&json!("ClusterRole"), &Value::Null),
+        (&json!("Role"), &json!("ops")),
+        (&json!("Role"), &json!("web")),
+    ];
+    assert_eq!(names, expected);
+    assert!(!two[0].to_string().contains("pods/"), "{}", two[0]);
+    assert!(two[1].to_string().contains("pods/portforward"), "{}", two[1]);
 }
 
 #[test]
 fn a_workload_without_a_usable_binding_is_told_that_and_no_more() {
     let mut facts = healthy();
-    let mut unbound = pod(true);
-    unbound["metadata"]["annotations"]["imdslet.dev/identities"] =
+    let mut unbound = followed(Ok(State { identities: vec![], problem: None }), None);
+    unbound.pod["metadata"]["annotations"]["imdslet.dev/identities"] =
         json!(r#"{"version":1,"hold":true,"identities":[]}"#);
-    facts.workloads[0].pods = Ok(vec![(unbound, Ok(String::new()))]);
+    facts.workloads[0].pods = Ok(vec![unbound]);
     let found = found(&facts);
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].0, found[0].1), ("bound", Verdict::Failed));
@@ -359,7 +551,13 @@ fn rights_to_install_matter_before_it_is_installed() {
     facts.missing_rights = Ok(vec!["create namespaces".to_owned()]);
     assert_eq!(found(&facts), []);
     facts.webhook = Ok(None);
-    let names: Vec<_> =
-        found(&facts).into_iter().map(|(name, verdict, _)| (name, verdict)).collect();
-    assert_eq!(names, [("rights-to-install", Verdict::Failed), ("installed", Verdict::Warning)]);
+    let found = found(&facts);
+    assert!(found[2].2.contains("kubectl apply -f manifests/install.yaml"), "{found:?}");
+    let names: Vec<_> = found.iter().map(|(name, verdict, _)| (*name, *verdict)).collect();
+    let expected = [
+        ("node-metadata", Verdict::Note),
+        ("rights-to-install", Verdict::Failed),
+        ("installed", Verdict::Warning),
+    ];
+    assert_eq!(names, expected);
 }

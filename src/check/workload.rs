@@ -1,15 +1,15 @@
 //! How far a workload gets, down to the token.
 
-use std::collections::BTreeMap;
-
 use imdslet_core::contract::PodIdentities;
 use imdslet_core::names::IDENTITIES;
 use serde_json::Value;
 
-use super::facts::{Seen, Workload};
+use super::facts::{Followed, Workload};
 use super::report::{Check, Group, Verdict};
+use super::tokens;
 
-pub(super) fn group(workload: &Workload) -> Group {
+/// `now` is in seconds since the Unix epoch.
+pub(super) fn group(workload: &Workload, now: i64) -> Group {
     let mut checks = Vec::new();
     let what = ("pods", "it has pods");
     match &workload.pods {
@@ -23,7 +23,7 @@ pub(super) fn group(workload: &Workload) -> Group {
         )),
         Ok(pods) => {
             checks.push(Check::passed(what.0, format!("it has {} that run", plural(pods.len()))));
-            let each = pods.iter().map(|(pod, log)| of_pod(pod, log));
+            let each = pods.iter().map(|followed| of_pod(followed, now));
             let mut each: Vec<Vec<Check>> = each.collect();
             // That of the first pod which is not as it should be.
             let is_wrong = |checks: &Vec<Check>| checks.iter().any(|one| one.verdict != Verdict::Passed);
@@ -39,7 +39,8 @@ fn plural(pods: usize) -> String {
 }
 
 /// Each step needs the one before it.
-fn of_pod(pod: &Value, log: &Seen<String>) -> Vec<Check> {
+fn of_pod(followed: &Followed, now: i64) -> Vec<Check> {
+    let pod = &followed.pod;
     let mut checks = Vec::new();
     let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     let lists = ["/spec/initContainers", "/spec/containers"];
@@ -77,66 +78,6 @@ fn of_pod(pod: &Value, log: &Seen<String>) -> Vec<Check> {
         return checks;
     }
     checks.push(Check::passed(what.0, format!("it has {}", names.join(", "))));
-    checks.push(match log {
-        Ok(log) => tokens(&names, log),
-        Err(why) => Check::unknown(("token", "its sidecar gets tokens"), why),
-    });
+    checks.push(tokens::check(&names, followed, now));
     checks
-}
-
-/// The last result of each identity and resource, as the sidecar's log has it.
-fn tokens(names: &[String], log: &str) -> Check {
-    let what = ("token", "its sidecar gets tokens");
-    let mut last: BTreeMap<(String, String), Value> = BTreeMap::new();
-    for line in log.lines() {
-        let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
-        let text =
-            |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        if matches!(&*text("result"), "fetched" | "failed") && names.contains(&text("identity")) {
-            last.insert((text("identity"), text("resource")), event);
-        }
-    }
-    let failed = last.iter().find(|(_, event)| event.get("result") == Some(&"failed".into()));
-    let Some(((identity, resource), event)) = failed else {
-        if last.is_empty() {
-            return Check::passed(what.0, "no token was asked for yet, and none was refused");
-        }
-        return Check::passed(
-            what.0,
-            format!("its sidecar got {} of {} tokens", last.len(), last.len()),
-        );
-    };
-    let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default();
-    let (reason, error) = (text("reason"), text("error"));
-    Check::found(
-        what,
-        Verdict::Failed,
-        format!("no token of {identity} for {resource} ({reason}, {}): {error}", text("timestamp")),
-        remedy(reason),
-    )
-}
-
-/// Whose fault a failed fetch is, in the order in which they are looked for.
-fn remedy(reason: &str) -> String {
-    let who = match reason {
-        "NoFederatedCredential"
-        | "WrongIssuer"
-        | "WrongAudience"
-        | "WrongLetterCase"
-        | "UnknownIssuerKey"
-        | "IssuerUnreachable"
-        | "WrongSignature" => "it is the federated credential, or the issuer that it names",
-        "NoAnswer" | "Untrusted" | "Deadline" | "BadAnswer" => {
-            "it is the network: the pod must reach the authority over TLS, through --https-proxy \
-             where there is one, and trust its CA (--extra-ca)"
-        }
-        "Unavailable" | "Throttled" => "it is Entra ID itself, and is tried again",
-        "UnknownApplication" | "UnknownTenant" | "DisabledApplication" => {
-            "it is what the AzureIdentity names, or its tenant"
-        }
-        "DeniedByPolicy" => "it is a policy of the tenant",
-        "UnknownResource" => "it is the resource that the application asks for",
-        _ => "it is what the message says",
-    };
-    format!("{who}; docs/operations.md has {reason}, and the message what mends it")
 }

@@ -9,7 +9,7 @@ use crate::index::Index;
 use crate::objects::{Kind, ObjectName};
 use crate::pod::PodView;
 use crate::reserved::own_sidecar;
-use crate::resolve::{Skip, Usable, usable};
+use crate::resolve::{Skip, Usable, usable, usable_identity};
 use crate::running::Fittings;
 use crate::settings::{Endpoint, Scope, Settings};
 use crate::warning::Warning;
@@ -127,6 +127,28 @@ pub fn explain_binding(
         is_repeated: false,
     };
     Some((binding.selector.clone(), considered, of_binding(index, settings, name, binding)))
+}
+
+/// What there is to say of an AzureIdentity whatever pods there are: what it gives in its own namespace,
+/// or why nothing, and the bindings that name it. `None` if there is no such identity.
+#[must_use]
+pub fn explain_identity(
+    index: &Index,
+    settings: &Settings,
+    name: &ObjectName,
+) -> Option<(Result<Usable, Warning>, Vec<ObjectName>)> {
+    let given = match index.identity(name)? {
+        Err(fault) => Err(Warning::BrokenObject(fault.clone())),
+        Ok(identity) => {
+            let own = &name.namespace;
+            let given = usable_identity(settings, own, name.clone(), identity, Endpoint::Env);
+            given.map_err(Warning::GivesNothing)
+        }
+    };
+    let bindings = index.all_bindings().filter(|(binding, one)| {
+        binding.namespace == name.namespace && one.azure_identity == name.name
+    });
+    Some((given, bindings.map(|(binding, _)| binding.clone()).collect()))
 }
 
 /// How its containers ask, as admission decides it; as the settings have it where it is refused.
@@ -292,5 +314,22 @@ mod tests {
         let (.., warning) = told("ops/e").unwrap();
         assert_eq!(warning, None);
         assert_eq!(told("web/x"), None);
+    }
+
+    #[test]
+    fn an_identity_is_told_with_those_that_name_it() {
+        let mut estate = estate();
+        let broken = object("AzureIdentity", "web/broken", &json!({"clientID": "no GUID"}));
+        estate.apply(crate::index::Change::Applied(Box::new(broken)));
+        let told = |scope, namespace, name| {
+            explain_identity(&estate, &settings(scope), &ObjectName::new(namespace, name))
+        };
+        let (given, bindings) = told("cluster", "web", "one").unwrap();
+        assert_eq!(given.unwrap().identity.name, "web/one");
+        let names: Vec<_> = bindings.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["web/b", "web/c", "web/d"]);
+        let (given, bindings) = told("cluster", "web", "broken").unwrap();
+        assert_eq!((given.unwrap_err().reason(), bindings.len()), ("InvalidObject", 0));
+        assert_eq!(told("cluster", "ops", "one"), None);
     }
 }

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::config::ImdsArgs;
+use super::ImdsArgs;
 use crate::documents;
 use crate::emulator::{Config, Entra, LocalIssuer, Server, ServiceAccountToken, stable_id};
 use crate::inject::inject;

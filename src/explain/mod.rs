@@ -1,8 +1,11 @@
-//! `imdslet explain`: which identity a pod gets, by which binding, and why not by the others.
+//! `imdslet explain`: which identity a pod gets, by which binding, and why not by the others; and whom a
+//! binding or an identity serves.
 //!
 //! A function of the objects and the settings: the decisions are those of the webhook.
 
+mod args;
 mod decided;
+mod identity;
 mod report;
 mod target;
 mod tree;
@@ -25,8 +28,12 @@ use crate::family::Family;
 use crate::inject::index;
 use crate::workloads::{PodSite, objects, pods, text};
 
-pub use report::{BindingChain, Explained, Gives, Matched, Need, PodChain, Said, Step, Verdict};
-use target::BINDING;
+pub use args::ExplainArgs;
+pub use report::{
+    BindingChain, Explained, Gives, IdentityChain, Matched, Need, PodChain, Said, Step, UsedBy,
+    Verdict,
+};
+use target::{BINDING, IDENTITY};
 pub use target::{NotATarget, Target};
 
 /// How the explanation is printed.
@@ -45,7 +52,7 @@ pub enum Format {
 pub enum Unexplained {
     /// There is no such object.
     #[error(
-        "there is no {0} among the objects that were read; pods, workloads and \
+        "there is no {0} among the objects that were read; pods, workloads, AzureIdentities and \
          AzureIdentityBindings are explained"
     )]
     NotThere(Target),
@@ -89,15 +96,17 @@ pub fn explain(
         }
     }
     for target in targets {
+        let own = target.namespace.as_deref().unwrap_or(namespace);
+        let name = ObjectName::new(own, &*target.name);
+        let not_there = || Unexplained::NotThere(target.clone());
         if target.kind == BINDING {
-            let own = target.namespace.as_deref().unwrap_or(namespace);
-            let chain = all.binding(&ObjectName::new(own, &*target.name));
-            let not_there = || Unexplained::NotThere(target.clone());
-            explained.bindings.push(chain.ok_or_else(not_there)?);
+            explained.bindings.push(all.binding(&name).ok_or_else(not_there)?);
+        } else if target.kind == IDENTITY {
+            explained.identities.push(all.identity(&name).ok_or_else(not_there)?);
         } else {
             let found = all.sites().find(|(_, site)| target.is(&site.object, namespace));
             let chain = found.and_then(|(document, site)| all.pod(document, &site));
-            explained.pods.push(chain.ok_or_else(|| Unexplained::NotThere(target.clone()))?);
+            explained.pods.push(chain.ok_or_else(not_there)?);
         }
     }
     Ok(explained)
@@ -109,7 +118,10 @@ impl Explained {
     pub fn is_fine(&self) -> bool {
         let is_served = |pod: &PodChain| pod.label.is_none() || pod.outcome == Verdict::Served;
         let gives = |binding: &BindingChain| binding.problem.is_none();
-        self.pods.iter().all(is_served) && self.bindings.iter().all(gives)
+        let is_usable = |identity: &IdentityChain| identity.problem.is_none();
+        self.pods.iter().all(is_served)
+            && self.bindings.iter().all(gives)
+            && self.identities.iter().all(is_usable)
     }
 
     /// As it is printed.

@@ -11,6 +11,8 @@ pub struct Explained {
     pub pods: Vec<PodChain>,
     /// Bindings.
     pub bindings: Vec<BindingChain>,
+    /// Identities.
+    pub identities: Vec<IdentityChain>,
     /// What was wrong with the objects that were read.
     pub problems: Vec<String>,
 }
@@ -159,6 +161,36 @@ pub struct Matched {
     pub is_default: bool,
     /// Why it gives nothing.
     pub skipped: Option<Said>,
+}
+
+/// Who uses an identity.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IdentityChain {
+    /// `AzureIdentity/namespace/name`.
+    pub object: String,
+    /// Its client id; absent if it gives nothing.
+    pub client_id: Option<String>,
+    /// Its Azure resource id, if it says it.
+    pub resource_id: Option<String>,
+    /// How its tokens are got; absent if it gives nothing.
+    pub source: Option<&'static str>,
+    /// Why it gives nothing, whatever pods there are.
+    pub problem: Option<Said>,
+    /// The bindings that name it, and whom each one serves.
+    pub bindings: Vec<BindingChain>,
+    /// The service accounts whose pods get it, and what must exist for each.
+    pub accounts: Vec<UsedBy>,
+}
+
+/// A service account whose pods get an identity.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsedBy {
+    /// `namespace/name`.
+    pub service_account: String,
+    /// What must exist.
+    pub needs: Need,
 }
 
 impl Said {

@@ -77,9 +77,13 @@ fn full_kind(word: &str) -> &str {
         "job" | "jobs" => "Job",
         "cj" | "cronjob" | "cronjobs" => "CronJob",
         "azureidentitybinding" | "azureidentitybindings" => BINDING,
+        "azureidentity" | "azureidentities" => IDENTITY,
         _ => word,
     }
 }
 
 /// Of bindings, by which pods get their identities.
 pub(super) const BINDING: &str = "AzureIdentityBinding";
+
+/// Of identities, by who uses them.
+pub(super) const IDENTITY: &str = "AzureIdentity";

@@ -1,10 +1,13 @@
 //! The explanation as a tree for people.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::terminal::plain;
 
-use super::{BindingChain, Explained, Gives, Matched, Need, PodChain, Said, Step, Verdict};
+use super::{
+    BindingChain, Explained, Gives, IdentityChain, Matched, Need, PodChain, Said, Step, Verdict,
+};
 
 /// A line, and what belongs under it.
 #[derive(Debug, Default)]
@@ -27,7 +30,8 @@ pub(super) fn write(explained: &Explained) -> String {
     let mut text = String::new();
     let pods = explained.pods.iter().map(pod);
     let bindings = explained.bindings.iter().map(binding);
-    for node in pods.chain(bindings) {
+    let identities = explained.identities.iter().map(identity);
+    for node in pods.chain(bindings).chain(identities) {
         text.push_str(&plain(&node.text));
         text.push('\n');
         draw(&node.below, "", &mut text);
@@ -152,6 +156,24 @@ fn binding(chain: &BindingChain) -> Node {
         "=> {all} {} the label; it gives {given} of them an identity",
         plural(all, "pod or workload has", "pods or workloads have")
     )));
+    Node::with(&chain.object, below)
+}
+
+fn identity(chain: &IdentityChain) -> Node {
+    let mut below = Vec::new();
+    below.extend(chain.client_id.iter().map(|id| Node::new(format!("client id {id}"))));
+    below.extend(chain.source.iter().map(|source| Node::new(format!("source {source}"))));
+    below.extend(chain.problem.iter().map(|problem| said("wrong", problem)));
+    below.extend(chain.bindings.iter().map(binding));
+    if chain.bindings.is_empty() {
+        below.push(Node::new("no AzureIdentityBinding of its namespace names it"));
+    }
+    below.extend(chain.accounts.iter().flat_map(|one| needs(&one.needs, &one.service_account)));
+    let pods = chain.bindings.iter().flat_map(|binding| &binding.pods);
+    let served: BTreeSet<_> = pods.filter(|pod| pod.gives).map(|pod| &pod.object).collect();
+    let served = served.len();
+    let who = plural(served, "pod or workload gets", "pods or workloads get");
+    below.push(Node::new(format!("=> {served} {who} it")));
     Node::with(&chain.object, below)
 }
 

@@ -24,6 +24,8 @@ const fn kind(
 const OLD: &str = "aadpodidentity.k8s.io";
 const CSI: &str = "secrets-store.csi.x-k8s.io";
 
+/// Whose tokens there are.
+pub(crate) const IDENTITIES: Kind = kind(OLD, "v1", "azureidentities", "AzureIdentity");
 /// Who is left alone.
 pub(crate) const EXCEPTIONS: Kind =
     kind(OLD, "v1", "azurepodidentityexceptions", "AzurePodIdentityException");
@@ -31,13 +33,14 @@ pub(crate) const EXCEPTIONS: Kind =
 pub(crate) const NAMESPACES: Kind = kind("", "v1", "namespaces", "Namespace");
 
 /// What decides about the identities of pods, and who has them.
-pub(crate) const KINDS: [Kind; 14] = [
-    kind(OLD, "v1", "azureidentities", "AzureIdentity"),
+pub(crate) const KINDS: [Kind; 15] = [
+    IDENTITIES,
     kind(OLD, "v1", "azureidentitybindings", "AzureIdentityBinding"),
     EXCEPTIONS,
     kind(OLD, "v1", "azureassignedidentities", "AzureAssignedIdentity"),
     kind(CSI, "v1", "secretproviderclasses", "SecretProviderClass"),
     NAMESPACES,
+    kind("", "v1", "limitranges", "LimitRange"),
     kind("", "v1", "serviceaccounts", "ServiceAccount"),
     kind("apps", "v1", "deployments", "Deployment"),
     kind("apps", "v1", "statefulsets", "StatefulSet"),

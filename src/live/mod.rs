@@ -1,5 +1,7 @@
 //! A cluster, read and never written: by the API server of a kubeconfig.
 
+mod args;
+mod forward;
 mod kinds;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,9 +17,12 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::documents::{Document, Place};
+pub use args::LiveArgs;
+pub(crate) use args::objects;
+pub use forward::Unforwarded;
 use kinds::KINDS;
 pub use kinds::Kind;
-pub(crate) use kinds::{EXCEPTIONS, NAMESPACES};
+pub(crate) use kinds::{EXCEPTIONS, IDENTITIES, NAMESPACES};
 
 /// How long one answer of the API server may take.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -96,12 +101,7 @@ impl Cluster {
     ///
     /// [`LiveError::NoConfig`].
     pub async fn connect(access: &Access) -> Result<Self, LiveError> {
-        let no_config = |error: &dyn std::error::Error| {
-            // A kubeconfig that is missing is said by the cause alone.
-            let causes = std::iter::successors(Some(error), |error| error.source());
-            let causes: Vec<_> = causes.map(ToString::to_string).collect();
-            LiveError::NoConfig(causes.join(": "))
-        };
+        let no_config = |error: &dyn std::error::Error| LiveError::NoConfig(causes(error));
         let found = match &access.kubeconfig {
             Some(path) => Kubeconfig::read_from(path),
             None => Kubeconfig::read(),

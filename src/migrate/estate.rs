@@ -4,6 +4,7 @@ mod hints;
 mod surroundings;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use imdslet_core::FieldError;
 use imdslet_core::csi::ProviderClass;
@@ -12,11 +13,12 @@ use imdslet_core::names::POD_LABEL;
 use imdslet_core::objects::{
     AzureIdentity, AzureIdentityBinding, Kind, NotAnObject, Object, ObjectName,
 };
+use imdslet_core::pod::PodView;
 use serde_json::Value;
 
-use crate::documents::{Document, Place};
+use crate::documents::Place;
 use crate::family::Family;
-use crate::workloads::{PodSite, objects, pods};
+use crate::workloads::{PodSite, pods};
 use surroundings::Surroundings;
 
 /// Everything that the plan is made of.
@@ -55,8 +57,8 @@ pub(super) struct Workload {
     pub(super) misspelt_label: Option<String>,
     /// By what one may think that the pods' programs know no address but Azure's own.
     pub(super) hint: Option<String>,
-    /// The pod as JSON.
-    pub(super) text: String,
+    /// The pod as JSON; of one that has not asked for an identity nothing.
+    pub(super) text: Arc<str>,
 }
 
 /// Why no plan can be made: a part of one would be taken for the whole.
@@ -105,41 +107,45 @@ pub enum Unplannable {
 }
 
 impl Estate {
-    /// Reads all documents.
+    /// Reads all objects, each with its document.
     ///
     /// # Errors
     ///
     /// [`Unplannable`], for the first thing that makes the files less than a whole.
     pub(super) fn read(
-        documents: &[Document],
+        objects: impl IntoIterator<Item = (Arc<Place>, Value)>,
         default_namespace: &str,
     ) -> Result<Self, Unplannable> {
         let mut estate = Self::default();
         let mut known = BTreeMap::new();
-        let family = Family::of(documents, default_namespace);
-        for document in documents {
-            for (_, value) in objects(&document.value) {
-                let place = &document.place;
-                if value.get("kind").is_none() && value.get("items").is_some() {
-                    return Err(Unplannable::CutOff(place.clone()));
-                }
-                let object = Object::read(value, default_namespace);
-                let object = object.map_err(|cause| {
-                    let place = place.clone();
-                    Unplannable::NoObject { place, cause }
-                })?;
-                let kind = text(value, "/kind").to_owned();
-                let is_read = if let Some(object) = object {
-                    estate.decided_by(object, &mut known, place)?;
-                    true
-                } else {
-                    estate.workload(value, default_namespace, &family, place)?
-                };
-                let is_read = estate.surroundings.take(value, default_namespace) || is_read;
-                let counts = if is_read { &mut estate.read } else { &mut estate.ignored };
-                *counts.entry(kind).or_default() += 1;
+        let mut family = Family::default();
+        let mut workloads = Vec::new();
+        for (place, value) in objects {
+            if value.get("kind").is_none() && value.get("items").is_some() {
+                return Err(Unplannable::CutOff(Place::clone(&place)));
             }
+            let object = Object::read(&value, default_namespace);
+            let object = object.map_err(|cause| {
+                let place = Place::clone(&place);
+                Unplannable::NoObject { place, cause }
+            })?;
+            let is_read = if let Some(object) = object {
+                estate.decided_by(object, &mut known, &place)?;
+                true
+            } else {
+                let workload = estate.workload(&value, default_namespace, &place)?;
+                family.add(&value, default_namespace);
+                let is_read = workload.is_some();
+                workloads.extend(workload);
+                is_read
+            };
+            let is_read = estate.surroundings.take(&value, default_namespace) || is_read;
+            let counts = if is_read { &mut estate.read } else { &mut estate.ignored };
+            *counts.entry(text(&value, "/kind").to_owned()).or_default() += 1;
         }
+        estate.workloads =
+            workloads.into_iter().filter_map(|workload| workload.of_maker(&family)).collect();
+        estate.surroundings.by_maker(&family);
         if !estate.read.contains_key("AzureIdentityBinding") {
             return Err(Unplannable::Nothing("AzureIdentityBinding"));
         }
@@ -186,34 +192,28 @@ impl Estate {
         Ok(())
     }
 
-    /// Takes in what has pods; whether it has.
+    /// Takes in what has pods, if it has.
     fn workload(
         &mut self,
         value: &Value,
         default_namespace: &str,
-        family: &Family,
         place: &Place,
-    ) -> Result<bool, Unplannable> {
+    ) -> Result<Option<Workload>, Unplannable> {
         let Some(site) = pods(value, default_namespace).into_iter().next() else {
-            return Ok(false);
+            return Ok(None);
         };
         let pod = value.pointer(&site.pointer);
         let Some(pod) = pod.filter(|pod| pod.pointer("/spec/containers").is_some()) else {
             return Err(Unplannable::NoPod { place: place.clone(), object: site.object });
         };
-        let root = family.root(&site.object);
-        let is_spoken_for = root != site.object && family.has(&root);
-        self.surroundings.workload(&root, value, pod);
-        // An old ReplicaSet may be of a template that is no longer true; a pod runs.
-        if !is_spoken_for || site.pointer.is_empty() {
-            self.workloads.insert(Workload::of(site, pod, root, is_spoken_for));
-        }
-        Ok(true)
+        self.surroundings.workload(&site.object, value, pod);
+        Ok(Some(Workload::of(site, pod)))
     }
 }
 
 impl Workload {
-    fn of(site: PodSite, pod: &Value, object: String, is_spoken_for: bool) -> Self {
+    /// As if nobody had made it, which only the whole of the files tells.
+    fn of(site: PodSite, pod: &Value) -> Self {
         let account = ["/spec/serviceAccountName", "/spec/serviceAccount"]
             .into_iter()
             .map(|pointer| text(pod, pointer))
@@ -221,17 +221,29 @@ impl Workload {
         let labels = pod.pointer("/metadata/labels").and_then(Value::as_object);
         let misspelt = labels.into_iter().flatten().map(|(key, _)| key);
         let misspelt = misspelt.filter(|key| *key != POD_LABEL);
+        let json = pod.to_string();
+        // Most of a cluster.
+        let is_left_alone = matches!(PodView::opted_in(&json), Ok(None));
         Self {
-            object,
+            object: site.object,
             account: account.unwrap_or("default").to_owned(),
-            is_spoken_for,
+            is_spoken_for: false,
             misspelt_label: { misspelt }.find(|key| key.eq_ignore_ascii_case(POD_LABEL)).cloned(),
             hint: hints::knows_only_the_address(pod),
             namespace: site.namespace,
             pointer: site.pointer,
             is_label_misplaced: site.is_label_misplaced,
-            text: pod.to_string(),
+            text: if is_left_alone { "{}".into() } else { json.into() },
         }
+    }
+
+    /// As what a person would edit, if it says anything that its maker does not: an old ReplicaSet may be
+    /// of a template that is no longer true; a pod runs.
+    fn of_maker(mut self, family: &Family) -> Option<Self> {
+        let root = family.root(&self.object);
+        self.is_spoken_for = root != self.object && family.has(&root);
+        self.object = root;
+        (!self.is_spoken_for || self.pointer.is_empty()).then_some(self)
     }
 }
 

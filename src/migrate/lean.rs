@@ -1,26 +1,30 @@
 //! Objects without what no plan reads, left out while they are read: what the API server keeps for
 //! itself, most of a dump's bytes, and what a Secret holds, which is nobody's business here.
+//!
+//! A List may have a hundred thousand of them. Each is kept as its text, which takes a tenth of what its
+//! parts do.
 
 use std::fmt;
 
 use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-/// A document, lean.
+/// The objects of a document, lean, as JSON each; none if the document is no object.
 #[derive(Debug, PartialEq)]
-pub(super) struct Lean(Value);
-
-impl From<Lean> for Value {
-    fn from(lean: Lean) -> Self {
-        lean.0
-    }
-}
+pub(super) struct Lean(pub(super) Option<Vec<Box<str>>>);
 
 impl<'de> Deserialize<'de> for Lean {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Part::Object.deserialize(deserializer).map(Self)
+        let mut objects = Vec::new();
+        let reader = Reader { part: Part::Object, objects: &mut objects };
+        match reader.deserialize(deserializer)? {
+            Seen::Items => {}
+            Seen::One(value) if value.is_object() => objects.push(value.to_string().into()),
+            Seen::One(_) => return Ok(Self(None)),
+        }
+        Ok(Self(Some(objects)))
     }
 }
 
@@ -29,7 +33,9 @@ impl<'de> Deserialize<'de> for Lean {
 enum Part {
     /// An object, or a list of them.
     Object,
-    /// The metadata of one.
+    /// The elements of a list.
+    Items,
+    /// The metadata of an object.
     Metadata,
 }
 
@@ -38,89 +44,141 @@ impl Part {
         match self {
             Self::Object => matches!(key, "status" | "data" | "binaryData" | "stringData"),
             Self::Metadata => key == "managedFields",
+            Self::Items => false,
         }
     }
 
     /// What stands under a key; `None` if that is read whole.
     fn inside(self, key: &str) -> Option<Self> {
         match (self, key) {
-            (Self::Object, "items") => Some(Self::Object),
+            (Self::Object, "items") => Some(Self::Items),
             (Self::Object, "metadata") => Some(Self::Metadata),
             _ => None,
         }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Part {
-    type Value = Value;
+/// Reads a part, and adds the elements of lists to `objects`.
+struct Reader<'a> {
+    part: Part,
+    objects: &'a mut Vec<Box<str>>,
+}
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+/// What was read.
+enum Seen {
+    /// Elements of a list, which are among the objects now.
+    Items,
+    /// Anything else.
+    One(Value),
+}
+
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = Seen;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Seen, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Part {
-    type Value = Value;
+impl<'de> Visitor<'de> for Reader<'_> {
+    type Value = Seen;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a Kubernetes object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Seen, A::Error> {
+        let Self { part, objects } = self;
+        let before = objects.len();
+        let mut has_items = false;
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
-            if self.is_left_out(&key) {
+            if part.is_left_out(&key) {
                 entries.next_value::<IgnoredAny>()?;
                 continue;
             }
-            let value = match self.inside(&key) {
-                Some(part) => entries.next_value_seed(part)?,
+            let value = match part.inside(&key) {
+                Some(part) => match entries.next_value_seed(Reader { part, objects })? {
+                    Seen::One(value) => value,
+                    Seen::Items => {
+                        has_items = true;
+                        json!([])
+                    }
+                },
                 None => entries.next_value()?,
             };
             map.insert(key, value);
         }
-        Ok(Value::Object(map))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(element) = elements.next_element_seed(self)? {
-            list.push(element);
+        if has_items {
+            let kind = map.get("kind").and_then(Value::as_str);
+            if kind.is_some_and(|kind| kind.ends_with("List")) {
+                return Ok(Seen::Items);
+            }
+            // They are parts of something else, or of a list that was cut off.
+            objects.truncate(before);
         }
-        Ok(Value::Array(list))
+        Ok(Seen::One(Value::Object(map)))
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::from(text))
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Seen, A::Error> {
+        let Self { part, objects } = self;
+        let Part::Items = part else {
+            let mut list = Vec::new();
+            while let Some(element) = elements.next_element()? {
+                list.push(element);
+            }
+            return Ok(Seen::One(Value::Array(list)));
+        };
+        loop {
+            let reader = Reader { part: Part::Object, objects };
+            match elements.next_element_seed(reader)? {
+                Some(Seen::One(value)) => objects.push(value.to_string().into()),
+                Some(Seen::Items) => {}
+                None => return Ok(Seen::Items),
+            }
+        }
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::from(value))
+    fn visit_str<E: Error>(self, text: &str) -> Result<Seen, E> {
+        Ok(Seen::One(Value::from(text)))
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::from(value))
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Seen, E> {
+        Ok(Seen::One(Value::from(value)))
     }
 
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::from(value))
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Seen, E> {
+        Ok(Seen::One(Value::from(value)))
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::from(value))
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Seen, E> {
+        Ok(Seen::One(Value::from(value)))
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Seen, E> {
+        Ok(Seen::One(Value::from(value)))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Seen, E> {
+        Ok(Seen::One(Value::Null))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::documents::{Document, parse_as};
+    use crate::documents::read_as;
+
+    fn read(text: &str) -> Vec<Value> {
+        let mut read = Vec::new();
+        let mut take = |_, Lean(objects): Lean| {
+            let objects = objects.unwrap().into_iter();
+            read.extend(objects.map(|text| serde_json::from_str::<Value>(&text).unwrap()));
+            Ok(())
+        };
+        read_as("dump", &mut text.as_bytes(), &mut |_| {}, &mut take).unwrap();
+        read
+    }
 
     #[test]
     fn what_no_plan_reads_is_left_out_at_every_depth_of_lists() {
@@ -140,20 +198,35 @@ mod tests {
         });
         let list = |items: &[&Value]| json!({"kind": "List", "items": items});
         let fat = object(&json!({"a": [{"b": -1}]}));
-        let text = list(&[&fat, &list(&[&fat])]).to_string();
+        let text = list(&[&fat, &list(&[&fat]), &json!({"kind": "PodList", "items": []})]);
         // JSON is YAML too, and then goes through the other parser.
-        for text in [text.clone(), format!("---\n{text}")] {
-            let mut documents: Vec<Document> = Vec::new();
-            parse_as::<Lean>("dump", &text, &mut |_| {}, &mut documents).unwrap();
-            assert_eq!(documents[0].value, list(&[&kept, &list(&[&kept])]));
+        for text in [text.to_string(), format!("---\n{text}")] {
+            assert_eq!(read(&text), [kept.clone(), kept.clone()]);
         }
+        assert_eq!(read(&fat.to_string()), [kept]);
     }
 
     #[test]
-    fn what_is_no_object_is_read_all_the_same_for_others_to_refuse() {
-        for value in [json!([1, -1, "x"]), json!(null), json!({"metadata": 1, "items": "none"})] {
-            let Lean(read) = serde_json::from_value(value.clone()).unwrap();
-            assert_eq!(read, value);
+    fn items_of_what_is_no_list_are_no_objects() {
+        for (text, expected) in [
+            (
+                r#"{"items": [{"kind": "Pod"}], "kind": "Menu"}"#,
+                json!({"items": [], "kind": "Menu"}),
+            ),
+            (r#"{"items": [{"items": [], "kind": "List"}, 1]}"#, json!({"items": []})),
+            (r#"{"kind": "List", "items": null}"#, json!({"kind": "List", "items": null})),
+        ] {
+            assert_eq!(read(text), [expected], "{text}");
+        }
+        let text = r#"{"kind": "List", "items": [1, {"items": "none"}, [{"items": []}]]}"#;
+        let expected = [json!(1), json!({"items": "none"}), json!([{"items": []}])];
+        assert_eq!(read(text), expected);
+    }
+
+    #[test]
+    fn a_document_that_is_no_object_has_none() {
+        for value in [json!([1, -1, "x"]), json!(null), json!("text")] {
+            assert_eq!(serde_json::from_value::<Lean>(value).unwrap(), Lean(None));
         }
     }
 }

@@ -5,6 +5,7 @@
 //! the functions that decide it in the webhook.
 
 mod accounts;
+mod args;
 mod decision;
 mod estate;
 mod lean;
@@ -16,23 +17,27 @@ mod whole;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use imdslet_core::contract::Source;
 use imdslet_core::federation::credential_name;
 use imdslet_core::objects::{AzureIdentity, Credential, ObjectName};
 use imdslet_core::settings::Settings;
 use serde::Serialize;
+use serde_json::Value;
 
 pub use accounts::{Patch, Proposal};
+pub use args::MigrateArgs;
 pub use decision::{Decision, Reason};
 pub use estate::Unplannable;
 pub use limit::{IdentityBinding, LIMIT, OverLimit};
-pub use reading::{Unread, read};
+pub use reading::{Dump, Unread, read};
 pub use steps::{Phase, Step};
 pub use write::Format;
 
-use crate::documents::Document;
+use crate::documents::{Document, Place};
 use crate::emulator::FederatedCredential;
+use crate::workloads;
 use estate::Estate;
 
 /// The issuer of a cluster's service account tokens, exact to the slash.
@@ -135,18 +140,27 @@ struct Needs {
     decisions: BTreeSet<Decision>,
 }
 
-/// Makes the plan.
+/// The objects of documents, whatever Lists they are in, each with its document.
+pub fn objects(documents: Vec<Document>) -> impl Iterator<Item = (Arc<Place>, Value)> {
+    documents.into_iter().flat_map(|Document { place, value }| {
+        let place = Arc::new(place);
+        let all = workloads::objects(&value).into_iter();
+        all.map(|(_, value)| (Arc::clone(&place), value.clone())).collect::<Vec<_>>()
+    })
+}
+
+/// Makes the plan of objects, each with its document.
 ///
 /// # Errors
 ///
-/// [`Unplannable`], if the documents are not the whole of anything.
+/// [`Unplannable`], if they are not the whole of anything.
 pub fn plan(
-    documents: &[Document],
+    objects: impl IntoIterator<Item = (Arc<Place>, Value)>,
     settings: &Settings,
     issuer: &Issuer,
     default_namespace: &str,
 ) -> Result<Plan, Unplannable> {
-    let estate = Estate::read(documents, default_namespace)?;
+    let estate = Estate::read(objects, default_namespace)?;
     let mut needs = pods::needs(&estate, settings);
     let federated_credentials = credentials(&estate, &needs, settings, issuer);
     let over_limit = OverLimit::among(&federated_credentials);

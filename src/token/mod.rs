@@ -3,6 +3,7 @@
 //! What is asked is decided by [`request`], without I/O; what an answer means by `answer`.
 
 mod answer;
+mod args;
 mod claims;
 pub mod request;
 mod write;
@@ -16,6 +17,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http_body_util::Full;
 
 use self::answer::{Answer, Refused, Token};
+pub use self::args::TokenArgs;
 use self::request::{Question, Unclear};
 use crate::https::{Client, Trust};
 

@@ -144,6 +144,23 @@ fn what_cannot_start_in_the_background_is_said_in_the_foreground() {
     nothing_is_left(temporary.path());
 }
 
+/// Whoever is killed cannot clean up, so nobody is left who would have to.
+#[test]
+fn what_serves_ends_with_the_command_also_where_that_is_killed() {
+    let temporary = folder();
+    let mut imdslet = Running::start(
+        command("imdslet").args(["emulate", "imds"]).env("TMPDIR", temporary.path()),
+    );
+    let variables = variables(&mut imdslet);
+    assert_eq!(variables["IMDSLET_EMULATOR_PID"].parse().ok(), Some(imdslet.id()));
+    let sidecars = processes_with(temporary.path().to_str().unwrap());
+    let [(sidecar, line)] = sidecars.as_slice() else { panic!("{sidecars:?}") };
+    assert!(line.contains("imdslet-sidecar serve "), "{line}");
+    imdslet.signal(Signal::KILL);
+    assert!(ends(*sidecar), "{line} is left behind");
+    assert_eq!(imdslet.ended().code, None);
+}
+
 /// The page of the documentation, and the folder of the repository.
 fn page() -> (String, std::path::PathBuf) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

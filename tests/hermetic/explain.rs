@@ -78,6 +78,23 @@ fn a_binding_is_explained_by_whom_it_serves() {
 }
 
 #[test]
+fn an_identity_is_explained_by_who_uses_it_and_what_must_exist_for_them() {
+    let ended =
+        explain(&["-f", "estate.yaml", "-n", "web", "azureidentity/one", "azureidentities/sp"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    shown("identities", &ended);
+    let identity =
+        json_of(&["-f", "estate.yaml", "AzureIdentity/web/one"])["identities"][0].clone();
+    assert_eq!(identity["clientId"], "c0000000-0000-4000-8000-000000000001");
+    assert_eq!(identity["bindings"][0]["object"], "AzureIdentityBinding/web/b");
+    assert_eq!(identity["accounts"][0]["needs"]["subject"], "system:serviceaccount:web:app");
+    // One that gives nothing makes it 1.
+    let ended = explain(&["-f", "estate.yaml", "--tenant-id", "", "azureidentity/web/one"]);
+    assert_eq!(ended.code, Some(1), "{}{}", ended.stdout, ended.stderr);
+    assert!(ended.stdout.contains("wrong (NoTenant)"), "{}", ended.stdout);
+}
+
+#[test]
 fn what_is_not_there_and_what_is_no_target_is_said() {
     let ended = explain(&["-f", "estate.yaml", "deploy/other"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(3), ""));

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use imdslet::documents;
 use imdslet::emulator::Config;
-use imdslet::migrate::{Format, Issuer, Plan, Reason, plan};
+use imdslet::migrate::{Format, Issuer, Plan, Reason, objects, plan};
 use imdslet_core::settings::{self, Settings};
 use imdslet_tests::estates::crowd;
 use imdslet_tests::programs::{Ended, command};
@@ -51,7 +51,7 @@ fn planned(texts: &[&str], given: &[(&'static str, &str)]) -> Result<Plan, Strin
         given.iter().map(|(flag, value)| (*flag, vec![(*value).to_owned()])).collect();
     let settings = Settings::read(&given).unwrap();
     let issuer: Issuer = ISSUER.parse().unwrap();
-    plan(&read, &settings, &issuer, "default").map_err(|error| error.to_string())
+    plan(objects(read), &settings, &issuer, "default").map_err(|error| error.to_string())
 }
 
 fn golden(name: &str, text: &str) {

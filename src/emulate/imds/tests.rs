@@ -1,7 +1,8 @@
 use clap::Parser;
 
 use super::*;
-use crate::config::{CommandLine, Emulate, Task};
+use crate::config::{CommandLine, Task};
+use crate::emulate::Emulate;
 
 const AUTHORITY: &str = "https://127.0.0.1:8444";
 

@@ -8,6 +8,7 @@ use imdslet_core::objects::ObjectName;
 use serde_json::{Map, Value, json};
 
 use super::{name_of, text};
+use crate::family::Family;
 
 /// What stands around the workloads and their identities.
 #[derive(Debug, Default)]
@@ -88,7 +89,7 @@ impl Surroundings {
         }
     }
 
-    /// Takes in what a workload says beside what its pods need. `object` is what a person would edit.
+    /// Takes in what a workload says beside what its pods need.
     pub(super) fn workload(&mut self, object: &str, value: &Value, pod: &Value) {
         if is_of_old(value, pod) {
             let keeps = self.old_parts.entry(object.to_owned()).or_default();
@@ -96,6 +97,13 @@ impl Surroundings {
             return;
         }
         self.registries.extend(containers(pod).map(|one| registry(text(one, "/image")).to_owned()));
+    }
+
+    /// Names what is of aad-pod-identity by what a person would edit.
+    pub(super) fn by_maker(&mut self, family: &Family) {
+        for (object, keeps) in std::mem::take(&mut self.old_parts) {
+            *self.old_parts.entry(family.root(&object)).or_default() |= keeps;
+        }
     }
 
     /// Whether webhooks of others than AKS are kept away from a namespace.

@@ -16,7 +16,7 @@ def checked(t, *args, user=None):
 
 
 def bad(checks):
-    return {name: verdict for name, (verdict, _) in checks.items() if verdict != "passed"}
+    return {name: verdict for name, (verdict, _) in checks.items() if verdict not in ("passed", "note")}
 
 
 @test
@@ -29,6 +29,8 @@ def a_cluster_where_everything_works_has_ticks_down_to_the_token_of_a_pod(t):
     assert bad(checks) == {"issuer": "warning"}, checks
     assert code == 0, code
     assert "got 1 of 1 tokens" in checks["token"][1], checks["token"]
+    # The sidecar was asked itself, by a port-forward: its log was not needed.
+    assert checks["token"][1].endswith("; None; None"), checks["token"]
     done = imdslet(t, "check", f"--namespace={t.namespace}")
     assert "√ 2 of 2 replicas of imdslet-webhook are ready" in done.stdout, done.stdout
     assert "\x1b" not in done.stdout, "it has colours, and this is no terminal"
@@ -64,28 +66,49 @@ def what_is_broken_is_named_by_the_check_that_it_breaks(t):
 
 
 @test
-def the_role_that_check_prints_is_all_that_it_needs(t):
-    t.make_namespace()
-    role = t.cluster.read(write(t, imdslet(t, "check", "--rbac").stdout))[0]
-    user = f"checker-{t.namespace}"
-    role["metadata"]["name"] = user
-    group = "rbac.authorization.k8s.io"
-    binding = {"kind": "ClusterRoleBinding", "apiVersion": f"{group}/v1", "metadata": {"name": user},
-               "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": user},
-               "subjects": [{"apiGroup": group, "kind": "User", "name": user}]}
-    code, checks = checked(t, user=user)
+def the_roles_that_check_prints_are_all_that_it_needs(t):
+    t.bound()
+    t.pod()
+    t.verified()
+    user, workload = f"checker-{t.namespace}", f"--workload={t.namespace}/app"
+    cluster_role, role = t.cluster.read(write(t, imdslet(t, "check", "--rbac", workload).stdout))
+    cluster_role["metadata"]["name"] = user
+    assert role["metadata"]["namespace"] == t.namespace, role
+    code, checks = checked(t, workload, user=user)
     assert code == 3 and checks["custom-resources"][0] == "unknown", checks
-    t.api.create(role)
-    t.api.create(binding)
+    granted = lambda name, verdicts: lambda: checked(t, workload, user=user)[1][name][0] in verdicts
+    t.api.create(cluster_role)
+    t.api.create(bound_to(user, cluster_role))
     try:
-        granted = lambda: checked(t, user=user)[1]["custom-resources"][0] == "passed"
-        t.eventually("the role is in force", granted, 20)
-        code, checks = checked(t, user=user)
-        # But for the dry run, which needs the right to create pods in one namespace.
-        assert bad(checks) == {"issuer": "warning", "admission": "unknown"}, checks
+        t.eventually("the ClusterRole is in force", granted("custom-resources", ["passed"]), 20)
+        # But for the dry run, which needs the right to create pods in one namespace, and for the pod.
+        expected = {"issuer": "warning", "admission": "unknown"}
+        code, checks = checked(t, workload, user=user)
+        assert bad(checks) == {**expected, "token": "unknown"}, checks
+        assert "you may not get and create pods/portforward in namespace" in checks["token"][1], checks["token"]
+        # Who may read logs alone is told by them, and that it is so.
+        (log,) = [rule for rule in role["rules"] if rule["resources"] == ["pods/log"]]
+        logs = {**role, "metadata": {"name": "logs", "namespace": t.namespace}, "rules": [log]}
+        t.api.create(logs)
+        t.api.create(bound_to(user, logs))
+        t.eventually("the log may be read", granted("token", ["passed"]), 20)
+        assert "the sidecar's log says so" in checked(t, workload, user=user)[1]["token"][1]
+        t.api.create(role)
+        t.api.create(bound_to(user, role))
+        asked = lambda: "None; None" in checked(t, workload, user=user)[1]["token"][1]
+        t.eventually("the sidecar may be asked", asked, 20)
+        assert bad(checked(t, workload, user=user)[1]) == expected, checks
     finally:
         t.api.delete("ClusterRoleBinding", None, user)
         t.api.delete("ClusterRole", None, user)
+
+
+def bound_to(user, role):
+    """What gives a user a role, or a cluster's role."""
+    group = "rbac.authorization.k8s.io"
+    return {"kind": f"{role['kind']}Binding", "apiVersion": f"{group}/v1", "metadata": dict(role["metadata"]),
+            "roleRef": {"apiGroup": group, "kind": role["kind"], "name": role["metadata"]["name"]},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": user}]}
 
 
 def write(t, text):

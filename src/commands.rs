@@ -1,0 +1,153 @@
+//! The commands that read objects, or a cluster, and print what comes of them.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use imdslet::check::{self, CheckArgs, Verdict, Wanted};
+use imdslet::config::{InjectArgs, SettingsArgs, wants_no_colour};
+use imdslet::documents::{self, Document};
+use imdslet::explain::{ExplainArgs, Target};
+use imdslet::https::{Client, Trust};
+use imdslet::inject::inject as inject_all;
+use imdslet::live::{Access, Cluster, LiveError};
+use imdslet::migrate::{self, MigrateArgs};
+
+use super::{NO, UNKNOWN, complain};
+
+pub(super) fn inject(args: InjectArgs) -> anyhow::Result<u8> {
+    let settings = args.settings.read()?;
+    let documents = documents::read(&args.files)?;
+    let injected = inject_all(documents, &settings, &args.namespace)?;
+    for warning in &injected.warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    for refusal in &injected.refusals {
+        complain(&format!("refused: {refusal}"));
+    }
+    if !injected.refusals.is_empty() {
+        // Nothing at all, so that nobody applies half of it.
+        return Ok(NO);
+    }
+    let text = injected.write(args.output).context("cannot write the result")?;
+    io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
+    complain(&injected.summary());
+    Ok(0)
+}
+
+pub(super) fn explain(mut args: ExplainArgs) -> anyhow::Result<u8> {
+    let (documents, issuer) = match args.live.access() {
+        Some(access) => of_cluster(&access, args.issuer, &mut args.settings)?,
+        None => (documents::read(&args.files)?, args.issuer),
+    };
+    let settings = args.settings.read()?;
+    let pods = args.pod.iter().map(|name| Target::pod(name));
+    let targets: Vec<_> = args.targets.into_iter().chain(pods).collect();
+    let issuer = issuer.as_ref().map(migrate::Issuer::as_str);
+    let explained =
+        imdslet::explain::explain(&documents, &settings, issuer, &args.namespace, &targets)?;
+    for problem in &explained.problems {
+        complain(&format!("warning: {problem}"));
+    }
+    let text = explained.write(args.output);
+    io::stdout().write_all(text.as_bytes()).context("cannot write the explanation")?;
+    Ok(if explained.is_fine() { 0 } else { NO })
+}
+
+pub(super) fn migrate(mut args: MigrateArgs) -> anyhow::Result<u8> {
+    let is_watched = io::stderr().is_terminal();
+    let mut tell = |line: String| {
+        if is_watched {
+            complain(&line);
+        }
+    };
+    let (live, dumped, issuer) = match args.live.access() {
+        Some(access) => {
+            let (documents, issuer) = of_cluster(&access, args.issuer, &mut args.settings)?;
+            (documents, migrate::Dump::default(), issuer)
+        }
+        None => (Vec::new(), migrate::read(&args.files, &mut tell)?, args.issuer),
+    };
+    let settings = args.settings.read()?;
+    let issuer = issuer.context("the issuer is not known; name it by --issuer")?;
+    let objects = migrate::objects(live).chain(dumped.objects());
+    let plan = migrate::plan(objects, &settings, &issuer, &args.namespace)?;
+    let text = plan.write(args.output);
+    io::stdout().write_all(text.as_bytes()).context("cannot write the plan")?;
+    for migrate::Decision { reason, object, message } in &plan.decisions {
+        complain(&format!("decide: {object}: {}: {message}", reason.as_str()));
+    }
+    complain(&plan.summary());
+    if let Some(next) = migrate::Plan::next(args.output) {
+        complain(next);
+    }
+    Ok(if plan.decisions.is_empty() { 0 } else { NO })
+}
+
+/// The objects of a cluster, and its issuer where none was named. What imdslet is set to there counts
+/// where no flag says otherwise.
+fn of_cluster(
+    access: &Access,
+    issuer: Option<migrate::Issuer>,
+    settings: &mut SettingsArgs,
+) -> anyhow::Result<(Vec<Document>, Option<migrate::Issuer>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start")?.block_on(async {
+        let cluster = Cluster::connect(access).await?;
+        let issuer = if let Some(issuer) = issuer {
+            issuer
+        } else {
+            let issuer = cluster.issuer().await?;
+            issuer.parse().with_context(|| format!("the cluster's issuer is `{issuer}`"))?
+        };
+        match cluster.settings().await {
+            Ok(installed) => settings.fill(&installed),
+            Err(error @ LiveError::Forbidden(_)) => complain(&format!(
+                "warning: the settings of the installation are not known, and the flags count: {error}"
+            )),
+            Err(error) => return Err(error.into()),
+        }
+        Ok((cluster.documents().await?, Some(issuer)))
+    })
+}
+
+/// How long to wait before a cluster is looked at again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+pub(super) async fn check(args: CheckArgs) -> anyhow::Result<u8> {
+    if args.rbac {
+        let roles = check::roles(args.workload.iter().map(|(namespace, _)| &**namespace));
+        let roles = documents::to_yaml(&roles)?;
+        io::stdout().write_all(roles.as_bytes()).context("cannot write the roles")?;
+        return Ok(0);
+    }
+    let mut trust = Trust::web();
+    if let Some(path) = &args.extra_ca {
+        let pem = std::fs::read_to_string(path);
+        let pem = pem.with_context(|| format!("--extra-ca: cannot read {}", path.display()))?;
+        trust = trust.and(&pem).context("--extra-ca")?;
+    }
+    let web = Client::new(trust)?;
+    let access = Access { kubeconfig: args.kubeconfig, context: args.context };
+    let cluster = Cluster::connect(&access).await?;
+    let wanted = Wanted { workloads: args.workload, namespace: args.namespace };
+    let until = Instant::now() + args.wait.unwrap_or_default();
+    let report = loop {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let seen = check::gather(&cluster, &web, &wanted, now).await;
+        match seen.map(|facts| check::judge(&facts, env!("CARGO_PKG_VERSION"))) {
+            Ok(report) if report.is_fine() => break report,
+            done if Instant::now() + AGAIN > until => break done?,
+            _ => tokio::time::sleep(AGAIN).await,
+        }
+    };
+    let is_coloured = io::stdout().is_terminal() && !wants_no_colour();
+    let text = report.write(args.output, is_coloured);
+    io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
+    Ok(match report.verdict() {
+        Verdict::Passed | Verdict::Note | Verdict::Warning => 0,
+        Verdict::Failed => NO,
+        Verdict::Unknown => UNKNOWN,
+    })
+}
