@@ -194,7 +194,8 @@ impl Serving {
     ///
     /// # Errors
     ///
-    /// [`Unusable`], what such a client would object to first.
+    /// [`Unusable`]: time and names are judged before trust, so that [`Unusable::NotTrusted`] says that
+    /// nothing else is wrong.
     pub fn verify(
         &self,
         authorities: &str,
@@ -209,6 +210,14 @@ impl Serving {
         // Said first, because it names the day.
         Details::of(leaf)?.valid_at(now)?;
         let leaf = webpki::EndEntityCert::try_from(leaf).map_err(unreadable)?;
+        // Before trust, which cannot be judged where the CA is known to others alone.
+        for name in names {
+            let is_valid = ServerName::try_from(name.as_str())
+                .is_ok_and(|name| leaf.verify_is_valid_for_subject_name(&name).is_ok());
+            if !is_valid {
+                return Err(Unusable::NotFor(name.clone()));
+            }
+        }
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         leaf.verify_for_usage(
             webpki::ALL_VERIFICATION_ALGS,
@@ -220,13 +229,6 @@ impl Serving {
             None,
         )
         .map_err(|error| Unusable::NotTrusted(error.to_string()))?;
-        for name in names {
-            let is_valid = ServerName::try_from(name.as_str())
-                .is_ok_and(|name| leaf.verify_is_valid_for_subject_name(&name).is_ok());
-            if !is_valid {
-                return Err(Unusable::NotFor(name.clone()));
-            }
-        }
         Ok(())
     }
 }

@@ -160,7 +160,8 @@ fn warning(
     let name = names.first().map(std::slice::from_ref).unwrap_or_default();
     let trusted = if authorities.trim().is_empty() { serving.pem() } else { authorities };
     match serving.verify(trusted, name, now) {
-        // A certificate is no CA of its own; only its time and names can be judged then.
+        // Whose CA it is, is known to others alone: its time and names have been judged, and no more
+        // can be.
         Err(imdslet_certs::Unusable::NotTrusted(_)) if authorities.trim().is_empty() => None,
         Err(cause) => Some(format!("{CERTIFICATE_FILE} {cause}")),
         Ok(()) => None,
@@ -264,6 +265,25 @@ mod tests {
         assert!(files.shown.is_some());
         let late = files.look(now() + Duration::from_hours(24 * 366)).unwrap().unwrap();
         assert!(late.contains("has expired on"), "{late}");
+    }
+
+    #[test]
+    fn a_lone_certificate_without_its_ca_is_judged_by_time_and_names() {
+        let authority = Authority::generate("CA", now()).unwrap();
+        for (name, expected) in [
+            ("imdslet-webhook.web.svc", None),
+            ("elsewhere.example", Some("imdslet-webhook.web.svc")),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            lay(dir.path(), "..1", &authority, name);
+            fs::remove_file(dir.path().join("..1").join(AUTHORITIES_FILE)).unwrap();
+            let (mut files, _first) = files(dir.path());
+            let warning = files.look(now()).unwrap();
+            assert_eq!(warning.is_some(), expected.is_some(), "{name}: {warning:?}");
+            assert!(warning.unwrap_or_default().contains(expected.unwrap_or_default()), "{name}");
+            let late = files.look(now() + Duration::from_hours(24 * 366)).unwrap().unwrap();
+            assert!(late.contains("has expired on"), "{late}");
+        }
     }
 
     #[test]
