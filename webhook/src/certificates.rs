@@ -379,8 +379,16 @@ impl Keeper {
         match written.await {
             Err(_) => Err(Trouble::of(what, Problem::late(WRITE_DEADLINE))),
             Ok(Ok(written)) => Ok(written),
-            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
                 tracing::info!(reason = "Conflict", "another replica has written the Secret");
+                Ok(None)
+            }
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+                tracing::info!(
+                    secret = SECRET,
+                    reason = "NotFound",
+                    "the Secret was deleted while it was being written; it is made again"
+                );
                 Ok(None)
             }
             Ok(Err(kube::Error::Api(status))) if secret.is_none() && status.code == 403 => {
