@@ -407,6 +407,22 @@ mod tests {
     }
 
     #[test]
+    fn a_resource_id_of_types_1_and_2_breaks_nothing_and_counts_if_it_is_one() {
+        let id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/\
+                  userAssignedIdentities/n";
+        for kind in [1, 2] {
+            for (given, expected) in
+                [(json!("<resource id>"), None), (json!(7), None), (json!(id), Some(id))]
+            {
+                let spec = json!({"type": kind, "clientID": ID, "clientPassword": {"name": "s"},
+                                  "resourceID": given});
+                let identity = identity(&spec, &json!(null)).unwrap();
+                assert_eq!(identity.resource_id.as_deref(), expected, "{kind} {given}");
+            }
+        }
+    }
+
+    #[test]
     fn auxiliary_tenants_count_for_type_1_alone() {
         let with = |kind: i64, ids: Value| {
             let spec = json!({"type": kind, "clientID": ID, "clientPassword": {"name": "s"},

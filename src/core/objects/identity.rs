@@ -14,7 +14,7 @@ pub struct AzureIdentity {
     pub credential: Credential,
     /// `spec.clientID`, a GUID.
     pub client_id: String,
-    /// `spec.resourceID`.
+    /// `spec.resourceID`; of types 1 and 2 only if it is one.
     pub resource_id: Option<String>,
     /// Annotation `imdslet.dev/tenant-id`, else `spec.tenantID`.
     pub tenant_id: Option<String>,
@@ -57,9 +57,9 @@ impl AzureIdentity {
         let credential = Credential::read(name, &spec, &annotations)?;
         Ok(Self {
             auxiliary_tenant_ids: auxiliary_tenant_ids(&spec, &credential)?,
+            resource_id: resource_id(&spec, &credential)?,
             credential,
             client_id: client_id.to_owned(),
-            resource_id: resource_id(&spec)?,
             tenant_id: tenant_id(&spec, &annotations)?,
             object_id: annotations.checked(
                 "imdslet.dev/object-id",
@@ -138,7 +138,12 @@ impl<'a> Annotations<'a> {
     }
 }
 
-fn resource_id(spec: &Fields<'_>) -> Result<Option<String>, FieldError> {
+/// aad-pod-identity judged that of type 0 alone: what was left in the others breaks none that works.
+fn resource_id(spec: &Fields<'_>, credential: &Credential) -> Result<Option<String>, FieldError> {
+    let Credential::Managed(_) = credential else {
+        let left = spec.text("resourceID").ok().flatten().filter(|id| is_identity_resource_id(id));
+        return Ok(left.map(str::to_owned));
+    };
     match spec.text("resourceID")? {
         Some(id) if !is_identity_resource_id(id) => Err(spec.error(
             "resourceID",
