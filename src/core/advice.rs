@@ -12,7 +12,7 @@ use crate::names::POD_LABEL;
 use crate::objects::{AzureIdentity, AzureIdentityBinding, Object, ObjectName};
 use crate::pod::PodView;
 use crate::resolve::{usable, usable_identity};
-use crate::settings::{Endpoint, Settings};
+use crate::settings::{Endpoint, Scope, Settings};
 use crate::warning::Warning;
 
 /// The part of a workload that says what its pods are like.
@@ -131,10 +131,9 @@ pub(crate) fn of_binding(
     let is_usable = |(other, binding): &(&ObjectName, &AzureIdentityBinding)| {
         usable(index, settings, own, other, binding, Endpoint::Env).is_ok()
     };
-    let first = index.bindings(own, &binding.selector).find(is_usable);
-    let shadow = first.filter(|(first, shadow)| {
-        first.namespace == own && *first < name && shadow.azure_identity != binding.azure_identity
-    });
+    let first = index.bindings(Scope::Namespaced, own, &binding.selector).find(is_usable);
+    let shadow = first
+        .filter(|(first, shadow)| *first < name && shadow.azure_identity != binding.azure_identity);
     shadow.map(|(first, _)| Warning::Shadowed(first.clone()))
 }
 

@@ -10,6 +10,7 @@ use crate::index::Index;
 use crate::names::GROUP;
 use crate::objects::{AzureIdentity, AzureIdentityBinding, Credential, ObjectName};
 use crate::running::RunningPod;
+use crate::settings::Scope;
 
 /// The longest name of an object.
 const NAME_LIMIT: usize = 253;
@@ -37,7 +38,7 @@ pub fn assigned(pod: &RunningPod, (name, uid): (&str, &str), index: &Index) -> V
         let Some((namespace, identity)) = told.name.split_once('/') else { continue };
         let identity_name = ObjectName::new(namespace, identity);
         let Some(Ok(found)) = index.identity(&identity_name) else { continue };
-        let mut bindings = index.bindings(&pod.namespace, &pod.selector);
+        let mut bindings = index.bindings(Scope::Cluster, &pod.namespace, &pod.selector);
         let binding = bindings.find(|(name, binding)| {
             name.namespace == namespace && binding.azure_identity == identity
         });

@@ -89,10 +89,7 @@ pub fn explain(
     let selector = pod.selector()?;
     let endpoint = endpoint_of(index, settings, namespace, pod);
     let mut considered: Vec<Considered> = Vec::new();
-    for (name, binding) in index.bindings(namespace, selector) {
-        if settings.scope == Scope::Namespaced && name.namespace != namespace {
-            continue;
-        }
+    for (name, binding) in index.bindings(settings.scope, namespace, selector) {
         let given = usable(index, settings, namespace, name, binding, endpoint);
         let is_repeated = given.is_ok() && considered.iter().any(|one| one.given == given);
         considered.push(Considered {

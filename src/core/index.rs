@@ -11,6 +11,7 @@ use crate::objects::{
     Object, ObjectName,
 };
 use crate::pod::PodView;
+use crate::settings::Scope;
 
 /// What happened to an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,15 +198,19 @@ impl Index {
         }
     }
 
-    /// The bindings with this selector: those of `namespace` first, then by namespace and name.
+    /// The bindings with this selector: those of `namespace` first, then by namespace and name those
+    /// of the others, if `scope` lets them matter. Otherwise they are not even looked at: thousands of
+    /// namespaces may share a selector, and what they bind is none of this one's business.
     pub(crate) fn bindings(
         &self,
+        scope: Scope,
         namespace: &str,
         selector: &str,
     ) -> impl Iterator<Item = (&ObjectName, &AzureIdentityBinding)> {
         let own = move |name: &&ObjectName| name.namespace == namespace;
         let first = self.selected(selector, namespace).take_while(own);
-        let then = self.selected(selector, "").filter(move |name| !own(name));
+        let others = (scope == Scope::Cluster).then(|| self.selected(selector, ""));
+        let then = others.into_iter().flatten().filter(move |name| !own(name));
         first.chain(then).filter_map(|name| Some((name, &**self.bindings.get(name)?)))
     }
 
@@ -318,8 +323,12 @@ mod tests {
         object("AzureIdentityBinding", name, &json!({"azureIdentity": "i", "selector": selector}))
     }
 
+    fn found_in(scope: Scope, index: &Index, namespace: &str, selector: &str) -> Vec<String> {
+        index.bindings(scope, namespace, selector).map(|(name, _)| name.to_string()).collect()
+    }
+
     fn found(index: &Index, namespace: &str, selector: &str) -> Vec<String> {
-        index.bindings(namespace, selector).map(|(name, _)| name.to_string()).collect()
+        found_in(Scope::Cluster, index, namespace, selector)
     }
 
     #[test]
@@ -328,6 +337,8 @@ mod tests {
         let index: Index = names.iter().map(|name| binding(name, "db")).collect();
         assert_eq!(found(&index, "web", "db"), ["web/a", "web/z", "app/x", "ops/a", "ops/b"]);
         assert!(found(&index, "web", "DB").is_empty());
+        assert_eq!(found_in(Scope::Namespaced, &index, "web", "db"), ["web/a", "web/z"]);
+        assert!(found_in(Scope::Namespaced, &index, "we", "db").is_empty());
     }
 
     #[test]

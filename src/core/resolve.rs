@@ -160,11 +160,7 @@ pub fn resolve(
     endpoint: Endpoint,
 ) -> Resolution {
     let mut resolution = Resolution { identities: Vec::new(), skipped: Vec::new() };
-    for (name, binding) in index.bindings(namespace, selector) {
-        // Not even looked at: what other namespaces bind is none of this one's business.
-        if settings.scope == Scope::Namespaced && name.namespace != namespace {
-            continue;
-        }
+    for (name, binding) in index.bindings(settings.scope, namespace, selector) {
         match usable(index, settings, namespace, name, binding, endpoint) {
             // Two bindings may lead to one identity.
             Ok(usable) if resolution.identities.contains(&usable) => {}
