@@ -18,6 +18,10 @@ use crate::serve::Mode;
 use crate::settings::{Settings, WhenUnbound};
 use crate::warning::{Hold, Warning};
 
+/// An unbound pod is told of no more bindings of other namespaces, since hundreds may share its
+/// selector. `imdslet explain` has them all.
+const FOREIGN_TOLD: usize = 4;
+
 /// What becomes of a pod that is admitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admission {
@@ -193,7 +197,7 @@ pub fn admit(
             WhenUnbound::Wait => warnings.push(Warning::Unbound(why, hold)),
         }
     }
-    report_skipped(&resolution, &mut warnings);
+    report_skipped(&resolution, namespace, &mut warnings);
     if let Some(fittings) = &fittings {
         keep_what_fits(&mut resolution, fittings, choices.when_unbound, &mut warnings)?;
     }
@@ -253,12 +257,17 @@ fn unservable(pod: &PodView<'_>) -> Option<(Untouched, Warning)> {
 }
 
 /// Tells of the bindings that give nothing, but for those that nobody needs to hear of.
-fn report_skipped(resolution: &Resolution, warnings: &mut Vec<Warning>) {
+fn report_skipped(resolution: &Resolution, namespace: &str, warnings: &mut Vec<Warning>) {
+    let is_bound = !resolution.identities.is_empty();
     // The first one of an unbound pod is told already.
-    let told = usize::from(resolution.identities.is_empty());
-    let others = resolution.skipped.iter().skip(told);
+    let others = resolution.skipped.iter().skip(usize::from(!is_bound));
     let unexpected = others.filter(|skipped| !skipped.reason.is_intended());
-    warnings.extend(unexpected.cloned().map(Warning::Skipped));
+    let (own, foreign): (Vec<_>, Vec<_>) =
+        unexpected.partition(|skipped| skipped.binding.namespace == namespace);
+    // What other namespaces bind under the same selector may be meant for an unbound pod. One that has
+    // an identity has nothing to do with it.
+    let foreign = foreign.into_iter().take(if is_bound { 0 } else { FOREIGN_TOLD });
+    warnings.extend(own.into_iter().chain(foreign).cloned().map(Warning::Skipped));
 }
 
 /// Leaves the identities that a sidecar which is already there can serve, as the controller would
@@ -327,4 +336,68 @@ fn report_conflicts(pod: &PodView<'_>, choices: &Choices, warnings: &mut Vec<War
         unknown
             .map(|key| Warning::UnknownAnnotation { key: key.to_owned(), known: KEYS.join(", ") }),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::objects::Object;
+    use crate::settings::Given;
+
+    fn object(kind: &str, name: (&str, &str), spec: &Value) -> Object {
+        let value = json!({"apiVersion": "aadpodidentity.k8s.io/v1", "kind": kind,
+            "metadata": {"namespace": name.0, "name": name.1}, "spec": spec});
+        Object::read(&value, "web").unwrap().unwrap()
+    }
+
+    /// Namespaces that each bind a type 1 identity of their own for the same selector, and a binding of
+    /// nothing in the pod's own.
+    fn neighbours(of_the_pod: Option<Object>) -> Index {
+        let spec = json!({"type": 1, "clientID": "11111111-1111-1111-1111-111111111111",
+            "clientPassword": {"name": "s"}});
+        let bound = json!({"azureIdentity": "sp", "selector": "db"});
+        let others = (0..30).flat_map(|number| {
+            let namespace = format!("team-{number:02}");
+            [
+                object("AzureIdentity", (&namespace, "sp"), &spec),
+                object("AzureIdentityBinding", (&namespace, "b"), &bound),
+            ]
+        });
+        let dangling = json!({"azureIdentity": "gone", "selector": "db"});
+        let own = ["1", "2"].map(|name| object("AzureIdentityBinding", ("web", name), &dangling));
+        others.chain(own).chain(of_the_pod).collect()
+    }
+
+    fn told(index: &Index) -> Vec<String> {
+        let settings = Settings::read(&Given::from([("tenant-id", vec!["c.example".to_owned()])]));
+        let pod = json!({"metadata": {"labels": {"aadpodidbinding": "db"}},
+            "spec": {"containers": [{"name": "app"}]}});
+        let text = pod.to_string();
+        let pod = PodView::read(&text).unwrap();
+        let admission = admit(index, &settings.unwrap(), "web", &pod).unwrap();
+        let told = admission.warnings.iter().map(|warning| match warning {
+            Warning::Skipped(skipped) => skipped.binding.to_string(),
+            other => other.reason().to_owned(),
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn what_other_namespaces_bind_is_told_to_few_and_never_to_a_pod_that_is_bound() {
+        let unbound = told(&neighbours(None));
+        let foreign = ["team-00/b", "team-01/b", "team-02/b", "team-03/b"];
+        assert_eq!(unbound, [&["Unbound", "web/2"] as &[_], &foreign].concat());
+
+        let spec = json!({"clientID": "11111111-1111-1111-1111-111111111111"});
+        let bound = told(&neighbours(Some(object("AzureIdentity", ("web", "gone"), &spec))));
+        assert_eq!(bound, [] as [&str; 0]);
+        // One of its own that gives nothing is its own business.
+        let more = json!({"azureIdentity": "lost", "selector": "db"});
+        let mut index = neighbours(Some(object("AzureIdentity", ("web", "gone"), &spec)));
+        let object = object("AzureIdentityBinding", ("web", "3"), &more);
+        index.apply(crate::index::Change::Applied(Box::new(object)));
+        assert_eq!(told(&index), ["web/3"]);
+    }
 }
