@@ -2,7 +2,8 @@
 //!
 //! What was fixed when the pod was created (its sidecar's arguments, its volumes) is taken from the
 //! pod; which identities it may have, from the index. Exceptions and the label of a namespace count
-//! when a pod is created: a pod that has a sidecar is kept right until it ends.
+//! when a pod is created: a pod that has a sidecar is kept right until it ends. One that has lost its
+//! label may have nothing.
 
 use std::fmt;
 
@@ -15,12 +16,16 @@ use crate::settings::Settings;
 use crate::sidecar::secret_volume;
 use crate::warning::{Hold, Warning};
 
+/// Why a pod without the label has nothing.
+const OPTED_OUT: &str = "it has no label aadpodidbinding any more, or an empty one; whoever puts the \
+    label back gives it what that binds";
+
 /// What is to be done about a running pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// What to write, if the annotation does not say it yet.
     pub change: Option<Change>,
-    /// What stays wrong until a person does something.
+    /// What stays wrong until a person does something. Nothing is wrong with a pod that wants nothing.
     pub standing: Vec<Standing>,
 }
 
@@ -117,6 +122,10 @@ pub enum Fixed {
 /// Decides what the annotation of `pod` should say now.
 #[must_use]
 pub fn decide(pod: &RunningPod, index: &Index, settings: &Settings) -> Decision {
+    if pod.is_opted_out() {
+        let wanted = PodIdentities { version: FORMAT, hold: pod.is_held(), identities: Vec::new() };
+        return Decision { change: change(pod, &wanted, OPTED_OUT), standing: Vec::new() };
+    }
     let resolution = resolve(index, settings, &pod.namespace, &pod.selector, pod.fittings.endpoint);
     let mut identities = Vec::new();
     let mut standing = Vec::new();
@@ -132,7 +141,8 @@ pub fn decide(pod: &RunningPod, index: &Index, settings: &Settings) -> Decision 
         standing.extend(unbound(pod, &resolution, settings, hold).map(Standing::StillUnbound));
     }
     let wanted = PodIdentities { version: FORMAT, hold, identities };
-    Decision { change: change(pod, &wanted, &standing), standing }
+    let why: Vec<_> = standing.iter().map(ToString::to_string).collect();
+    Decision { change: change(pod, &wanted, &why.join("; ")), standing }
 }
 
 /// What a pod with these fittings lacks for an identity. An authority that changed counts too: what
@@ -153,7 +163,8 @@ pub(crate) fn lack(fittings: &Fittings, usable: &Usable) -> Option<Fixed> {
     needs_token.then_some(Fixed::BindingToken)
 }
 
-fn change(pod: &RunningPod, wanted: &PodIdentities, standing: &[Standing]) -> Option<Change> {
+/// What differs; `why` there are no identities, if there are none.
+fn change(pod: &RunningPod, wanted: &PodIdentities, why: &str) -> Option<Change> {
     if pod.told.as_ref() == Some(wanted) {
         return None;
     }
@@ -172,10 +183,10 @@ fn change(pod: &RunningPod, wanted: &PodIdentities, standing: &[Standing]) -> Op
         ChangeKind::Changed => {
             format!("this pod has tokens of {now} from now on; until now, of {}", Names(before))
         }
-        ChangeKind::Lost => {
-            let why: Vec<_> = standing.iter().map(ToString::to_string).collect();
-            format!("this pod has lost {}; {}", Names(before), why.join("; "))
+        ChangeKind::Lost if pod.told.is_none() => {
+            format!("{IDENTITIES} of this pod could not be read, and names no identity now; {why}")
         }
+        ChangeKind::Lost => format!("this pod has lost {}; {why}", Names(before)),
         ChangeKind::Mended => format!("{IDENTITIES} is as imdslet writes it again"),
     };
     Some(Change {
@@ -387,6 +398,31 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_whose_label_is_removed_or_emptied_loses_what_it_has_until_the_label_is_back() {
+        let clusters = clusters();
+        for (name, cluster) in &clusters {
+            for labels in [json!({}), json!({"aadpodidbinding": ""})] {
+                let mut pod = admitted(cluster, &json!({}));
+                let before = pod.clone();
+                pod["metadata"]["labels"] = labels;
+                let decision = decide(&pod, cluster);
+                let is_bound = read(&before).unwrap().is_bound();
+                let expected: &[_] = if is_bound { &["IdentityLost"] } else { &[] };
+                // Whoever waits for a first binding goes on waiting: the application may be none that
+                // can do without.
+                assert_eq!(reasons(&decision), expected, "{name}");
+                let Some(change) = decision.change else { continue };
+                assert_eq!(change.annotation, r#"{"version":1,"hold":false,"identities":[]}"#);
+                assert!(change.message.contains("it has no label aadpodidbinding any more"));
+                pod["metadata"]["annotations"][IDENTITIES] = json!(change.annotation);
+                assert_eq!(decide(&pod, cluster).change, None, "{name}");
+                pod["metadata"]["labels"] = before["metadata"]["labels"].clone();
+                assert_eq!(reasons(&decide(&pod, cluster)), ["IdentityBound"], "{name}");
+            }
+        }
+    }
+
+    #[test]
     fn a_bound_pod_says_what_admission_would_say() {
         let clusters = clusters();
         let (_, cluster) = &clusters[4];
@@ -497,6 +533,13 @@ mod tests {
         assert_eq!(reasons(&decide(&pod, cluster)), ["IdentityBound"]);
         let lost = decide(&pod, &Index::default()).change.unwrap();
         assert_eq!(lost.annotation, r#"{"version":1,"hold":false,"identities":[]}"#);
+        assert!(
+            lost.message.starts_with(
+                "imdslet.dev/identities of this pod could not be read, and names no identity now; "
+            ),
+            "{}",
+            lost.message
+        );
         same["hold"] = json!(true);
         pod["metadata"]["annotations"][IDENTITIES] = json!(same.to_string());
         assert_eq!(reasons(&decide(&pod, cluster)), ["AnnotationMended"]);

@@ -14,6 +14,7 @@ use crate::warning::Hold;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningPod {
     pub(crate) namespace: String,
+    /// Its label; empty: it is not opted in any more, and may have nothing.
     pub(crate) selector: String,
     /// What the annotation says; `None` if it cannot be read.
     pub(crate) told: Option<PodIdentities>,
@@ -43,7 +44,7 @@ pub enum LeaveAlone {
     /// It is no pod that can be read.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
-    /// It has no label any more, or an empty one.
+    /// It has no label, or an empty one, and nothing that could be taken from it.
     #[error("it has no label aadpodidbinding")]
     NotOptedIn,
     /// The kubelet's picture of a static pod.
@@ -55,7 +56,9 @@ pub enum LeaveAlone {
     /// Its containers have ended for good.
     #[error("it has ended")]
     Ended,
-    /// It is on its way out, and what it has serves it until then.
+    /// It is on its way out. The kubelet does not write its volumes any more (Kubernetes 1.34,
+    /// `pkg/kubelet/volumemanager/populator/desired_state_of_world_populator.go:183`), so what is in
+    /// them serves it until its end.
     #[error("it is being deleted")]
     BeingDeleted,
     /// Its sidecar reads a format that this release does not write.
@@ -80,14 +83,14 @@ impl LeaveAlone {
 }
 
 impl RunningPod {
-    /// Reads a pod as the API server has it.
+    /// Reads a pod as the API server has it. One that has lost its label is kept right like any other:
+    /// its containers go on, and may have nothing.
     ///
     /// # Errors
     ///
     /// [`LeaveAlone`]: the pod is none that has to be kept right.
     pub fn read(json: &str) -> Result<Self, LeaveAlone> {
         let pod = PodView::read(json)?;
-        let selector = pod.selector().ok_or(LeaveAlone::NotOptedIn)?.to_owned();
         if pod.annotation("kubernetes.io/config.mirror").is_some() {
             return Err(LeaveAlone::MirrorPod);
         }
@@ -100,15 +103,18 @@ impl RunningPod {
         if rest.metadata.deletion_timestamp.is_some() {
             return Err(LeaveAlone::BeingDeleted);
         }
+        let selector = pod.selector().unwrap_or_default();
+        // Nobody is told of what a pod lacks that wants nothing.
+        let lacks = |what| if selector.is_empty() { LeaveAlone::NotOptedIn } else { what };
         // A container of that name that is not ours is as good as none.
         let own = own_sidecar(&pod).ok().flatten();
-        let (list, _, sidecar) = own.ok_or(LeaveAlone::NoSidecar)?;
+        let (list, _, sidecar) = own.ok_or_else(|| lacks(LeaveAlone::NoSidecar))?;
         let version = pod.annotation(VERSION);
         if version != Some(FORMAT.to_string().as_str()) {
-            return Err(LeaveAlone::Version(version.map(str::to_owned)));
+            return Err(lacks(LeaveAlone::Version(version.map(str::to_owned))));
         }
         Ok(Self {
-            selector,
+            selector: selector.to_owned(),
             told: parse(pod.annotation(IDENTITIES)),
             fittings: Fittings::of(&pod, list, sidecar),
             node: rest.spec.node_name.filter(|name| !name.is_empty()),
@@ -119,6 +125,17 @@ impl RunningPod {
     /// Takes in what the annotation says after it was written.
     pub fn tell(&mut self, annotation: Option<&str>) {
         self.told = parse(annotation);
+    }
+
+    /// Takes in that its label is gone.
+    pub fn opt_out(&mut self) {
+        self.selector.clear();
+    }
+
+    /// Whether its label is gone, or empty.
+    #[must_use]
+    pub fn is_opted_out(&self) -> bool {
+        self.selector.is_empty()
     }
 
     /// Whether it has an identity.
@@ -239,17 +256,19 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn pods_that_are_left_alone_and_why() {
-        let pod = json!({
+    fn usual() -> serde_json::Value {
+        json!({
             "metadata": {"namespace": "web", "labels": {"aadpodidbinding": "db"},
                 "annotations": {"imdslet.dev/version": "1", "imdslet.dev/identities": ""}},
             "spec": {"initContainers": [{"name": "imdslet", "args": ["serve"]}]},
             "status": {},
-        });
+        })
+    }
+
+    #[test]
+    fn pods_that_are_left_alone_and_why() {
+        let pod = usual();
         let cases = [
-            ("/metadata/labels", json!(null), "NotOptedIn"),
-            ("/metadata/labels/aadpodidbinding", json!(""), "NotOptedIn"),
             ("/metadata/annotations/kubernetes.io~1config.mirror", json!("x"), "MirrorPod"),
             ("/spec/initContainers", json!([]), "NoSidecar"),
             ("/spec/initContainers/0/args", json!(["server"]), "NoSidecar"),
@@ -266,6 +285,26 @@ mod tests {
             assert!(RunningPod::read(&pod.to_string()).is_ok());
             pod.pointer_mut(parent).unwrap()[key.replace("~1", "/")] = value;
             assert_eq!(RunningPod::read(&pod.to_string()).unwrap_err().reason(), reason, "{path}");
+            // What such a pod lacks is no news if it wants nothing.
+            if let "NoSidecar" | "Version" = reason {
+                pod["metadata"]["labels"] = json!({"aadpodidbinding": ""});
+                let left = RunningPod::read(&pod.to_string()).unwrap_err();
+                assert_eq!(left, LeaveAlone::NotOptedIn, "{path}");
+            }
         }
+    }
+
+    #[test]
+    fn a_pod_with_our_sidecar_is_kept_right_without_its_label() {
+        let labels = [None, Some(json!({})), Some(json!({"aadpodidbinding": ""}))];
+        for labels in labels {
+            let mut pod = usual();
+            pod["metadata"]["labels"] = json!(labels);
+            assert!(RunningPod::read(&pod.to_string()).unwrap().is_opted_out(), "{labels:?}");
+        }
+        let mut read = RunningPod::read(&usual().to_string()).unwrap();
+        assert!(!read.is_opted_out());
+        read.opt_out();
+        assert!(read.is_opted_out());
     }
 }

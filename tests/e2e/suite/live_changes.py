@@ -73,6 +73,47 @@ def a_pod_follows_its_binding_to_another_identity(t):
     t.note(f"followed {t.follows(other) - changed:.2f} s after")
 
 
+@test
+def a_pod_whose_label_is_removed_or_emptied_has_no_identity_until_the_label_is_back(t):
+    t.bound()
+    t.pod(containers=[container("loop")])
+    t.verified()
+    for label in (None, ""):
+        t.api.patch("Pod", t.namespace, "app", {"metadata": {"labels": {"aadpodidbinding": label}}})
+        gone = time.time()
+        refusal = refusal_after(t, gone)
+        after = refusal["at"] / 1000 - gone
+        t.note(f"refused {after:.2f} s after the label was {'removed' if label is None else 'emptied'}")
+        assert refusal["status"] == 400, refusal
+        assert after < 5, "too late"
+        t.api.patch("Pod", t.namespace, "app", {"metadata": {"labels": {"aadpodidbinding": t.label}}})
+        back = time.time()
+        t.note(f"served {t.follows(t.client_id, since=back) - back:.2f} s after it was back")
+
+
+@test
+def a_label_that_is_removed_while_no_controller_runs_is_noticed_by_the_next_one(t):
+    t.bound()
+    t.pod(containers=[container("loop")])
+    t.verified()
+    replicas = t.api.get("Deployment", SYSTEM, "imdslet-controller")["spec"]["replicas"]
+    t.cluster.scale("imdslet-controller", 0)
+    try:
+        t.eventually("no controller runs", lambda: not t.cluster.pods_of("imdslet-controller"), 60)
+        t.api.patch("Pod", t.namespace, "app", {"metadata": {"labels": {"aadpodidbinding": None}}})
+        t.api.delete("AzureIdentityBinding", t.namespace, "binding")
+        gone = time.time()
+        later = lambda: [one for one in t.answers() if one["at"] > (gone + 3) * 1000]
+        t.eventually("answers three seconds later", later, 30)
+        assert not t.refused(since=gone), t.refused(since=gone)[0]
+    finally:
+        t.cluster.scale("imdslet-controller", replicas)
+        t.cluster.wait_for_rollout("imdslet-controller")
+    began = time.time()
+    refusal = refusal_after(t, began, 60)
+    t.note(f"refused {refusal['at'] / 1000 - began:.1f} s after a controller was there again")
+
+
 @scenario(17)
 @test
 def another_replica_of_the_controller_takes_over_when_the_leader_is_gone(t):

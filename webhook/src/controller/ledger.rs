@@ -7,7 +7,6 @@ use std::time::Duration;
 use imdslet_core::index::Index;
 use imdslet_core::live::{Change, ChangeKind, Standing};
 use imdslet_core::missed::{Missed, missed};
-use imdslet_core::names::{GROUP, LET_GO};
 use imdslet_core::objects::ObjectName;
 use imdslet_core::running::LeaveAlone;
 use imdslet_core::settings::Settings;
@@ -16,6 +15,7 @@ use tokio::time::Instant;
 use super::about::About;
 use super::book::{News, Wanted};
 use super::events::Note;
+use super::losses::{self, Losses, Weighed};
 use super::pods::Seen;
 use super::reminders::Wrong;
 
@@ -24,12 +24,8 @@ mod pace;
 #[cfg(test)]
 mod tests;
 
-use entry::Entry;
+use entry::{Entry, Sight};
 use pace::Pace;
-
-/// A first look by which more than half of so many pods would lose their identities is not acted
-/// upon: what this replica does not know, it may just not have seen.
-const MANY: usize = 10;
 
 /// How long a new pod may be unbound before that is said: its binding may be just coming.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -57,23 +53,13 @@ pub(super) struct Ledger {
     strange: BTreeMap<ObjectName, Strange>,
     /// How many times all pods were listed.
     listing: u64,
+    /// All of them have been told.
+    is_listed: bool,
     /// Pods whose AzureAssignedIdentity objects may have changed.
     unassigned: BTreeSet<ObjectName>,
     /// All pods have been told, and that has not been said yet.
     is_complete_news: bool,
     losses: Losses,
-}
-
-/// Whether identities are taken from pods.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Losses {
-    /// Not before it is known of how many.
-    #[default]
-    Unknown,
-    /// They are too many to be meant.
-    Held,
-    /// As they come.
-    Free,
 }
 
 /// When to look at which pod.
@@ -101,6 +87,9 @@ pub(super) struct Write {
     pub(super) uid: String,
     pub(super) resource_version: String,
     pub(super) change: Change,
+    /// The watch does not tell of the pod any more: it is gone, or has lost its label. Which of the two
+    /// is to be found out, and in what state it is now.
+    pub(super) is_away: bool,
     /// Since when it is to be made.
     pub(super) since: Instant,
 }
@@ -122,53 +111,99 @@ impl Ledger {
     /// All pods will be told anew.
     pub(super) fn restart(&mut self) {
         self.listing += 1;
+        self.is_listed = false;
     }
 
-    /// All pods have been told: what was not among them is gone. Tells if too many would lose what
-    /// they have.
+    /// All pods have been told: what was not among them is gone, or has lost its label. Tells if too
+    /// many would lose what they have.
     pub(super) fn complete(&mut self, world: World<'_>) -> Option<String> {
         let listing = self.listing;
-        let gone = self.entries.extract_if(.., |_, entry| entry.listing != listing);
-        self.unassigned.extend(gone.map(|(name, _)| name));
+        let is_missing = |(name, entry): (&ObjectName, &Entry)| {
+            (entry.sight != Sight::Listed(listing)).then(|| name.clone())
+        };
+        let missing: Vec<_> = self.entries.iter().filter_map(is_missing).collect();
+        for name in missing {
+            self.lost_sight(&name, world);
+        }
         self.is_complete_news = true;
         self.strange.retain(|_, strange| strange.listing == listing);
         tracing::info!(pods = self.entries.len(), reason = "Listed", "pods to keep right");
-        if self.losses != Losses::Unknown {
+        self.is_listed = true;
+        self.weigh(world)
+    }
+
+    /// Weighs the losses, once all pods are known. Tells if they are held from now on.
+    fn weigh(&mut self, world: World<'_>) -> Option<String> {
+        if !self.is_listed || self.losses == Losses::Free {
             return None;
         }
         let (bound, lost) = self.losing();
-        if world.lets_go || bound < MANY || lost * 2 <= bound {
-            self.take_losses(world);
-            return None;
+        let was_held = self.losses == Losses::Held;
+        match self.losses.weigh(bound, lost, world.lets_go) {
+            Weighed::Same => None,
+            Weighed::Frees => {
+                if was_held {
+                    tracing::info!(bound, lost, reason = "Recovered", "identities are taken again");
+                }
+                for (name, entry) in &mut self.entries {
+                    entry.schedule(name, &mut self.agenda, world.now);
+                }
+                None
+            }
+            Weighed::Holds => {
+                let what = format!(
+                    "{lost} of the {bound} pods that have identities would lose them by the first \
+                     look of this controller; nothing is taken from any pod"
+                );
+                Some(losses::held(&what, "most pods keep what they have"))
+            }
         }
-        self.losses = Losses::Held;
-        Some(format!(
-            "{lost} of the {bound} pods that have identities would lose them by the first look of \
-             this controller; nothing is taken from any pod. See that no CRD, AzureIdentity, \
-             AzureIdentityBinding or setting (AZURE_TENANT_ID) is missing: it goes on when most \
-             pods keep what they have. If it is meant: kubectl annotate crd \
-             azureidentitybindings.{GROUP} {LET_GO}=true"
-        ))
     }
 
-    /// How many pods have identities, and how many of these would lose all of them.
+    /// How many pods have identities, and how many of these would lose all of them by what is known of
+    /// bindings and identities.
     fn losing(&self) -> (usize, usize) {
         let bound = self.entries.values().filter(|entry| entry.pod.is_bound());
+        let bound = bound.filter(|entry| !entry.pod.is_opted_out());
         bound.fold((0, 0), |(bound, lost), entry| (bound + 1, lost + usize::from(entry.loses())))
     }
 
-    /// From now on a pod loses what it has when that is decided.
-    fn take_losses(&mut self, world: World<'_>) {
-        self.losses = Losses::Free;
-        for (name, entry) in &mut self.entries {
-            entry.schedule(name, &mut self.agenda, world.now);
-        }
+    /// The watch does not tell of a pod any more.
+    pub(super) fn gone(&mut self, name: &ObjectName, world: World<'_>) {
+        self.strange.remove(name);
+        self.lost_sight(name, world);
+        self.weigh(world);
     }
 
-    /// A pod is gone.
-    pub(super) fn gone(&mut self, name: &ObjectName) {
-        self.forget(name);
-        self.strange.remove(name);
+    /// A pod has been found that has no label, and something that it had by it.
+    pub(super) fn stray(&mut self, seen: &Seen, world: World<'_>) {
+        let Ok(pod) = &seen.pod else { return };
+        // Of one that is known, the watch tells.
+        if self.entries.contains_key(&seen.name) {
+            return;
+        }
+        let entry = Entry::new(seen, pod.clone(), world.now);
+        self.entries.insert(seen.name.clone(), entry);
+        self.lost_sight(&seen.name, world);
+    }
+
+    /// A pod that the watch selects no more is gone, or its label is. What has an identity is kept
+    /// until that is known: the same pod without the label may have none.
+    fn lost_sight(&mut self, name: &ObjectName, world: World<'_>) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        entry.sight = Sight::Lost;
+        entry.pod.opt_out();
+        entry.review(name, &mut self.agenda, world);
+        self.unassigned.insert(name.clone());
+        self.forget_if_done(name);
+    }
+
+    /// Forgets a pod that is out of sight and has nothing that could be taken from it.
+    fn forget_if_done(&mut self, name: &ObjectName) {
+        let is_done = |entry: &Entry| entry.is_away() && !entry.is_in_flight && !entry.loses();
+        if self.entries.get(name).is_some_and(is_done) {
+            self.forget(name);
+        }
     }
 
     fn forget(&mut self, name: &ObjectName) {
@@ -204,7 +239,7 @@ impl Ledger {
         if entry.uid != seen.uid {
             *entry = new();
         }
-        entry.listing = self.listing;
+        entry.sight = Sight::Listed(self.listing);
         if is_older(&seen.resource_version, &entry.resource_version) {
             return None;
         }
@@ -218,6 +253,7 @@ impl Ledger {
         entry.resource_version = seen.resource_version;
         entry.review(&seen.name, &mut self.agenda, world);
         self.unassigned.insert(seen.name);
+        self.weigh(world);
         None
     }
 
@@ -288,13 +324,7 @@ impl Ledger {
             entry.review(name, &mut self.agenda, world);
             self.unassigned.insert(name.clone());
         }
-        if self.losses == Losses::Held {
-            let (bound, lost) = self.losing();
-            if world.lets_go || lost * 2 <= bound {
-                tracing::info!(bound, lost, reason = "Recovered", "identities are taken again");
-                self.take_losses(world);
-            }
-        }
+        self.weigh(world);
     }
 
     /// The next write that should be made now. Whoever takes it must [`finish`](Self::finish) it.
@@ -305,8 +335,10 @@ impl Ledger {
             let Some(entry) = self.entries.get_mut(&name) else { continue };
             entry.is_queued = false;
             if let Some(change) = entry.change.clone() {
-                // Losses that are held are queued again when that ends.
-                if entry.is_in_flight || (self.losses != Losses::Free && entry.loses()) {
+                // Losses that are held are queued again when that ends. That a label is gone has nothing
+                // to do with what this controller may not have seen.
+                let is_held = self.losses != Losses::Free && !entry.pod.is_opted_out();
+                if entry.is_in_flight || (is_held && entry.loses()) {
                     continue;
                 }
                 let earliest = entry.earliest(&change);
@@ -317,8 +349,8 @@ impl Ledger {
                 entry.is_in_flight = true;
                 self.pace.take(now);
                 let (uid, resource_version) = (entry.uid.clone(), entry.resource_version.clone());
-                let since = entry.since;
-                return Some(Write { pod: name, uid, resource_version, change, since });
+                let (since, is_away) = (entry.since, entry.is_away());
+                return Some(Write { pod: name, uid, resource_version, change, is_away, since });
             }
         }
         None
@@ -343,7 +375,8 @@ impl Ledger {
                         entry.pod.tell(annotation.as_deref());
                     }
                 }
-                Outcome::Conflict if entry.resource_version != write.resource_version => {}
+                Outcome::Conflict
+                    if entry.resource_version != write.resource_version && !entry.is_away() => {}
                 Outcome::Conflict => {
                     entry.has_conflicted = true;
                     entry.failed(world.now);
@@ -356,6 +389,7 @@ impl Ledger {
             }
             entry.review(&write.pod, &mut self.agenda, world);
             self.unassigned.insert(write.pod.clone());
+            self.forget_if_done(&write.pod);
         }
         let kind = write.change.kind;
         (is_written && kind != ChangeKind::Mended).then(|| Note {

@@ -25,6 +25,7 @@ mod driver;
 mod events;
 mod leader;
 mod ledger;
+mod losses;
 mod pods;
 mod reconcile;
 mod reminders;

@@ -10,19 +10,14 @@ use anyhow::Context;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use imdslet_core::index::Index;
-use imdslet_core::names::IDENTITIES;
 use imdslet_core::objects::ObjectName;
 use imdslet_core::settings::Settings;
 use imdslet_core::troubles::{Trouble, troubles};
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
-use serde_json::json;
+use kube::Client;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::about::About;
-use super::access::{ask, is_conflict, is_not_found, report};
 use super::book;
 use super::events::{self, Note};
 use super::ledger::{Ledger, Outcome, World, Write};
@@ -74,7 +69,7 @@ async fn work(
     let mut ledger = Ledger::default();
     let mut reminders = Reminders::default();
     reminders.changed(Instant::now());
-    let mut news = pin!(pods::watch(&controller.client));
+    let mut news = pin!(pods::all(&controller.client));
     let mut in_flight = FuturesUnordered::new();
     loop {
         let now = Instant::now();
@@ -101,7 +96,9 @@ async fn work(
                 tell(&notes, kinds.into_values().map(|text| held_note(controller, HELD, text)));
             }
             Some(item) = news.next() => {
-                uses.send(use_of(&item)).ok().context("the derived classes have ended")?;
+                if let Some(used) = use_of(&item) {
+                    uses.send(used).ok().context("the derived classes have ended")?;
+                }
                 tell(&notes, take(&mut ledger, item, controller, world(controller, &index)));
                 reminders.changed(Instant::now());
             }
@@ -156,19 +153,21 @@ fn take(
             let held = ledger.complete(world);
             return held.map(|message| held_note(controller, LOSSES_HELD, message));
         }
-        News::Gone(name) => ledger.gone(&name),
+        News::Gone(name) => ledger.gone(&name, world),
+        News::Stray(seen) => ledger.stray(&seen, world),
     }
     None
 }
 
 /// What is said about a pod, for those who keep the classes that its volumes name.
-fn use_of(news: &News) -> shelf::News {
-    match news {
+fn use_of(news: &News) -> Option<shelf::News> {
+    Some(match news {
         News::Restart => shelf::News::Restart,
         News::Is(seen) => shelf::News::Pod(seen.name.clone(), seen.used.clone()),
         News::Complete => shelf::News::Complete,
         News::Gone(name) => shelf::News::Gone(name.clone()),
-    }
+        News::Stray(_) => return None,
+    })
 }
 
 /// What is held, said where somebody looks who wonders about the installation as a whole.
@@ -192,38 +191,11 @@ pub(super) fn tell(sender: &mpsc::Sender<Note>, notes: impl IntoIterator<Item = 
 }
 
 async fn write_one(client: &Client, write: Write) -> (Write, Outcome) {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), &write.pod.namespace);
-    // The API server refuses the patch (409) if the pod is another one, or not any more as it was
-    // when this was decided.
-    let patch = Patch::Merge(json!({"metadata": {
-        "uid": write.uid,
-        "resourceVersion": write.resource_version,
-        "annotations": {IDENTITIES: write.change.annotation},
-    }}));
-    let parameters = PatchParams {
-        field_manager: Some("imdslet-controller".to_owned()),
-        ..PatchParams::default()
-    };
-    let patched = timeout(POD_DEADLINE, pods.patch_metadata(&write.pod.name, &parameters, &patch));
-    let outcome = match patched.await {
-        Ok(Ok(pod)) => {
-            let annotations = pod.metadata.annotations.as_ref();
-            Outcome::Written {
-                annotation: annotations.and_then(|all| all.get(IDENTITIES)).cloned(),
-                resource_version: pod.metadata.resource_version.unwrap_or_default(),
-            }
-        }
-        Ok(Err(error)) if is_conflict(&error) => Outcome::Conflict,
-        Ok(Err(error)) if is_not_found(&error) => Outcome::NotFound,
-        Ok(Err(error)) => {
-            report(ask("patch", "", "pods"), &write.pod.to_string(), &error);
-            Outcome::Failed
-        }
-        Err(_) => {
-            tracing::warn!(pod = %write.pod, reason = "Timeout", "no answer about a pod");
-            Outcome::Failed
-        }
-    };
+    let written = timeout(POD_DEADLINE, pods::write(client, &write)).await;
+    let outcome = written.unwrap_or_else(|_| {
+        tracing::warn!(pod = %write.pod, reason = "Timeout", "no answer about a pod");
+        Outcome::Failed
+    });
     if matches!(outcome, Outcome::Written { .. }) {
         tracing::info!(
             pod = write.pod.name,

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use imdslet_core::csi::{Derived, Plan, PodUse, Step, plan};
 use imdslet_core::index::Index;
-use imdslet_core::names::{GROUP, LET_GO};
 use imdslet_core::objects::ObjectName;
 use imdslet_core::settings::Settings;
 use tokio::time::Instant;
 
+use super::losses::{self, Losses, Weighed};
 use super::waits::doubled;
 
 #[cfg(test)]
@@ -30,10 +30,6 @@ const LAST_REVOCATION: Duration = Duration::from_secs(30);
 /// How long a pod may name a class that asks NMI before it is told: where NMI still runs, it is just
 /// starting.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A first look that would take away more than half of so many classes is not acted upon: what this
-/// replica does not know, it may just not have seen.
-const MANY: usize = 10;
 
 /// What is said about the pods.
 #[derive(Debug)]
@@ -82,18 +78,6 @@ struct Outdated {
     uid: String,
     since: Instant,
     is_told: bool,
-}
-
-/// Whether classes are taken away.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Losses {
-    /// Not before it is known how many.
-    #[default]
-    Unknown,
-    /// They are too many to be meant.
-    Held,
-    /// As they come.
-    Free,
 }
 
 /// The last write of a class.
@@ -205,20 +189,12 @@ impl Shelf {
             return None;
         }
         let lost = self.plan.steps.values().filter(|step| step.takes_away()).count();
-        if lets_go || there < MANY || lost * 2 <= there {
-            self.losses = Losses::Free;
-            return None;
-        }
-        let is_new = self.losses == Losses::Unknown;
-        self.losses = Losses::Held;
-        is_new.then(|| {
-            format!(
+        (self.losses.weigh(there, lost, lets_go) == Weighed::Holds).then(|| {
+            let what = format!(
                 "{lost} of the {there} SecretProviderClasses that imdslet has made would go by the \
-                 first look of this controller; none is taken away. See that no CRD, \
-                 AzureIdentity, AzureIdentityBinding or setting (AZURE_TENANT_ID) is missing: it \
-                 goes on when most of them are needed. If it is meant: kubectl annotate crd \
-                 azureidentitybindings.{GROUP} {LET_GO}=true"
-            )
+                 first look of this controller; none is taken away"
+            );
+            losses::held(&what, "most of them are needed")
         })
     }
 

@@ -37,6 +37,7 @@ const TIMING: Timing = Timing {
 };
 
 const PODS: &str = "/api/v1/pods";
+const OWN_PODS: &str = "/api/v1/namespaces/web/pods";
 const POD: &str = "/api/v1/namespaces/web/pods/p";
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/web/events";
 const OWN_EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/imdslet-system/events";
@@ -78,13 +79,26 @@ impl State {
         self.version.to_string()
     }
 
-    /// The pod is changed in some way, and whoever watches hears of it.
+    /// The pod is changed in some way, and whoever watches hears of it, if it has the label.
     fn touch(&mut self, change: impl FnOnce(&mut Value)) {
         let version = self.next();
         let pod = self.pod.as_mut().unwrap();
         pod["metadata"]["resourceVersion"] = json!(version);
         change(pod);
+        if pod["metadata"]["labels"]["aadpodidbinding"].is_null() {
+            return;
+        }
         let line = format!("{}\n", json!({"type": "MODIFIED", "object": pod}));
+        self.watchers.retain(|watcher| watcher.send(line.clone()).is_ok());
+    }
+
+    /// The pod's label is removed: whoever watches hears that it is gone, as it was before.
+    fn unlabel(&mut self) {
+        let version = json!(self.next());
+        let pod = self.pod.as_mut().unwrap();
+        pod["metadata"]["resourceVersion"] = version;
+        let line = format!("{}\n", json!({"type": "DELETED", "object": pod}));
+        pod["metadata"]["labels"] = json!({});
         self.watchers.retain(|watcher| watcher.send(line.clone()).is_ok());
     }
 
@@ -129,11 +143,27 @@ impl State {
                 let since = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
                 self.watch(since.unwrap().parse().unwrap())
             }
+            ("GET", PODS) if query.contains("labelSelector=%21aadpodidbinding") => {
+                let is_stray =
+                    |pod: &&Value| pod["metadata"]["labels"]["aadpodidbinding"].is_null();
+                let items: Vec<_> = self.pod.iter().filter(is_stray).collect();
+                answer(&json!({
+                    "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                    "items": items, "metadata": {},
+                }))
+            }
             ("GET", PODS) => {
                 assert!(query.contains("labelSelector=aadpodidbinding"), "{query}");
                 answer(&json!({
                     "kind": "PodList", "apiVersion": "v1", "items": self.pod.as_slice(),
                     "metadata": {"resourceVersion": self.version.to_string()},
+                }))
+            }
+            ("GET", OWN_PODS) => {
+                assert!(query.contains("fieldSelector=metadata.name%3Dp"), "{query}");
+                answer(&json!({
+                    "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                    "items": self.pod.as_slice(), "metadata": {},
                 }))
             }
             ("PATCH", POD) => self.patch(&body),
@@ -397,6 +427,49 @@ async fn after_a_conflict_the_newer_pod_is_written() {
         assert_eq!(state.patches.len(), 3);
         assert_eq!(state.pod.as_ref().unwrap()["metadata"]["annotations"][IDENTITIES], TOLD);
     }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_pod_whose_label_is_removed_loses_what_it_has_and_one_that_is_deleted_is_left_alone() {
+    let bench = Bench::start(FakeApi::default(), TOLD, BOUND).await;
+    bench.until_watching().await;
+    bench.api.state().conflicts = 1;
+    bench.api.state().unlabel();
+    bench.api.until("an event", |state| !state.events.is_empty()).await;
+    {
+        let state = bench.api.state();
+        assert_eq!(state.patches.len(), 2, "the first one has met a newer pod");
+        let expected = json!({IDENTITIES: r#"{"version":1,"hold":false,"identities":[]}"#});
+        assert_eq!(state.patches[1]["metadata"]["annotations"], expected);
+        assert_eq!(state.events[0]["reason"], "IdentityLost");
+    }
+    bench.end().await;
+
+    let bench = Bench::start(FakeApi::default(), TOLD, BOUND).await;
+    bench.until_watching().await;
+    bench.api.state().unlabel();
+    bench.api.state().pod = None;
+    bench.settle().await;
+    assert!(bench.api.state().patches.is_empty());
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn whoever_begins_to_lead_finds_a_pod_that_lost_its_label_while_nobody_led() {
+    let api = FakeApi::default();
+    api.state().lease = Some(json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "imdslet-controller", "resourceVersion": "1"},
+        "spec": {"holderIdentity": "b", "leaseDurationSeconds": 3600},
+    }));
+    let bench = Bench::start(api.clone(), TOLD, BOUND).await;
+    api.state().unlabel();
+    bench.settle().await;
+    assert!(api.state().patches.is_empty());
+    api.state().lease.as_mut().unwrap()["spec"]["holderIdentity"] = json!("");
+    api.until("an event", |state| !state.events.is_empty()).await;
+    assert_eq!(api.state().events[0]["reason"], "IdentityLost");
     bench.end().await;
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Entry {
     pub(super) resource_version: String,
     pub(super) maker: Option<About>,
     pub(super) pod: RunningPod,
-    pub(super) listing: u64,
+    pub(super) sight: Sight,
     pub(super) change: Option<Change>,
     /// Since when there is something to write.
     pub(super) since: Instant,
@@ -37,6 +37,15 @@ pub(super) struct Entry {
     pub(super) not_before: Instant,
     last: Option<LastWrite>,
     pub(super) standing: Vec<Told>,
+}
+
+/// Whether the watch tells of a pod.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// It does, since this listing or before it.
+    Listed(u64),
+    /// Not any more.
+    Lost,
 }
 
 /// What was written last, so that nobody is fought at full speed.
@@ -60,7 +69,7 @@ impl Entry {
             resource_version: String::new(),
             maker: seen.maker.clone(),
             pod,
-            listing: 0,
+            sight: Sight::Listed(0),
             change: None,
             since: now,
             is_queued: false,
@@ -71,6 +80,10 @@ impl Entry {
             last: None,
             standing: Vec::new(),
         }
+    }
+
+    pub(super) fn is_away(&self) -> bool {
+        self.sight == Sight::Lost
     }
 
     pub(super) fn loses(&self) -> bool {

@@ -93,6 +93,11 @@ impl Bench {
         ledger.see(seen, world).map(|note| note.reason)
     }
 
+    fn gone(&mut self, name: &str) {
+        let (ledger, world) = self.world();
+        ledger.gone(&ObjectName::new("web", name), world);
+    }
+
     fn set(&mut self, new: Index) {
         self.index = new;
         let (ledger, world) = self.world();
@@ -309,6 +314,116 @@ fn losses_that_are_held_go_on_once_the_objects_are_back_or_a_person_says_so() {
     assert_eq!(std::iter::from_fn(|| bench.next()).count(), 10);
 }
 
+/// The pods that made them many go; what the others lose by then is meant.
+#[test]
+fn losses_are_not_held_any_more_once_few_pods_are_left() {
+    for by_relist in [false, true] {
+        let mut bench = Bench::unlisted(Index::default());
+        (0..12).for_each(|at| assert_eq!(bench.see(one_of_many(at)), None));
+        assert!(bench.complete().is_some());
+        assert_eq!(bench.next(), None);
+        if by_relist {
+            bench.ledger.restart();
+            bench.see(one_of_many(0));
+            assert_eq!(bench.complete(), None);
+        } else {
+            (1..12).for_each(|at| bench.gone(&format!("p{at}")));
+        }
+        assert_eq!(std::iter::from_fn(|| bench.next()).count(), 12, "{by_relist}");
+        assert_eq!(bench.ledger.losses, Losses::Free, "{by_relist}");
+    }
+}
+
+fn bound_pod() -> Seen {
+    Seen { name: ObjectName::new("web", "p"), ..one_of_many(0) }
+}
+
+/// The watch says the same of a pod whose label is removed and of one that is deleted.
+#[test]
+fn a_bound_pod_that_the_watch_has_lost_sight_of_is_looked_for_and_loses_what_it_has() {
+    let start = || {
+        let mut bench = Bench::new(bound());
+        bench.see(bound_pod());
+        assert_eq!(bench.next(), None);
+        bench.gone("p");
+        let write = bench.next().unwrap();
+        assert!(write.is_away);
+        assert_eq!(write.change.kind, ChangeKind::Lost);
+        (bench, write)
+    };
+    let (mut bench, write) = start();
+    assert_eq!(bench.written(&write, 7), Some("IdentityLost"));
+    assert!(bench.ledger.entries.is_empty(), "nothing is left to be taken");
+
+    let (mut bench, write) = start();
+    assert_eq!(bench.finish(&write, Outcome::NotFound), None);
+    assert!(bench.ledger.entries.is_empty(), "it was deleted");
+
+    // Nothing else tells of it: it is tried again.
+    for outcome in [Outcome::Conflict, Outcome::Failed] {
+        let (mut bench, write) = start();
+        bench.finish(&write, outcome);
+        assert_eq!(bench.next(), None);
+        bench.after(Duration::from_secs(1));
+        assert!(bench.next().unwrap().is_away);
+    }
+
+    let (mut bench, write) = start();
+    bench.see(Seen { resource_version: "9".to_owned(), ..bound_pod() });
+    assert_eq!(bench.finish(&write, Outcome::Conflict), None);
+    assert_eq!(bench.ledger.entries.len(), 1, "it has its label again");
+    assert_eq!(bench.next(), None);
+}
+
+/// Nobody watched when it happened.
+#[test]
+fn a_pod_that_is_found_without_its_label_loses_what_it_has_unless_the_watch_knows_it() {
+    let mut bench = Bench::new(bound());
+    let stray = |bench: &mut Bench, seen| {
+        let (ledger, world) = bench.world();
+        ledger.stray(&seen, world);
+    };
+    stray(&mut bench, seen("u", 5, HELD));
+    stray(&mut bench, bare("u"));
+    assert!(bench.ledger.entries.is_empty(), "nothing could be taken from these");
+    stray(&mut bench, bound_pod());
+    let write = bench.next().unwrap();
+    assert!(write.is_away);
+    assert_eq!(bench.written(&write, 7), Some("IdentityLost"));
+    assert!(bench.ledger.entries.is_empty());
+
+    bench.see(bound_pod());
+    stray(&mut bench, bound_pod());
+    assert_eq!(bench.next(), None);
+}
+
+#[test]
+fn a_pod_that_is_deleted_and_has_nothing_is_not_looked_for() {
+    let mut bench = Bench::new(bound());
+    bench.set(Index::default());
+    bench.see(seen("u", 5, HELD));
+    bench.gone("p");
+    assert!(bench.ledger.entries.is_empty());
+    // The kubelet says that the containers have ended before it lets a pod go.
+    bench.set(bound());
+    bench.see(bound_pod());
+    bench.see(Seen { pod: Err(LeaveAlone::Ended), ..bound_pod() });
+    bench.gone("p");
+    assert_eq!(bench.next(), None);
+}
+
+/// That has nothing to do with what this controller may not have seen.
+#[test]
+fn a_label_that_is_removed_is_followed_while_losses_are_held() {
+    let mut bench = Bench::unlisted(Index::default());
+    (0..12).for_each(|at| assert_eq!(bench.see(one_of_many(at)), None));
+    assert!(bench.complete().is_some());
+    bench.gone("p3");
+    let write = bench.next().unwrap();
+    assert_eq!((write.pod.name.as_str(), bench.next()), ("p3", None));
+    assert_eq!(bench.ledger.losses, Losses::Held);
+}
+
 /// A pod of this name that a ReplicaSet has made.
 fn made(pod: &str, seen: Seen) -> Seen {
     Seen {
@@ -347,7 +462,7 @@ fn what_is_wrong_with_the_pods_of_a_workload_is_one_text_with_their_number() {
     assert!(unbound.starts_with("web/app StillUnbound: 3 of its pods: imdslet: no "), "{unbound}");
     bench.set(bound());
     assert_eq!(texts(&bench), [late]);
-    bench.ledger.gone(&ObjectName::new("web", "d"));
+    bench.gone("d");
     assert!(texts(&bench).is_empty());
 }
 

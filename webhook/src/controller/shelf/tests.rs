@@ -3,6 +3,7 @@ use imdslet_core::settings::Given;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::controller::losses::MANY;
 
 /// A cluster with `count` classes that ask NMI, bound or not, and what was made for them.
 fn index(count: usize, client: Option<u8>, made: &[Value]) -> Index {
