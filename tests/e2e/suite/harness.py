@@ -169,10 +169,10 @@ class Context:
 
         return self.eventually(f"{pod} has a token of {client_id}", found, seconds)[0]["at"] / 1000
 
-    def processes(self, container="app", pod="app"):
+    def processes(self, container="app", pod="app", namespace=None):
         """The processes of a container, by their numbers on this machine."""
         def number():
-            status = self.api.get("Pod", self.namespace, pod)["status"]
+            status = self.api.get("Pod", namespace or self.namespace, pod)["status"]
             statuses = status.get("initContainerStatuses", []) + status.get("containerStatuses", [])
             ids = (one.get("containerID", "") for one in statuses if one["name"] == container)
             return next(ids, "").rpartition("/")[2]

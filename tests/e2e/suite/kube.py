@@ -27,6 +27,7 @@ KINDS = {
     "CronJob": ("apis/batch/v1", "cronjobs", True),
     "Job": ("apis/batch/v1", "jobs", True),
     "Lease": ("apis/coordination.k8s.io/v1", "leases", True),
+    "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies", True),
     "EndpointSlice": ("apis/discovery.k8s.io/v1", "endpointslices", True),
     "Role": ("apis/rbac.authorization.k8s.io/v1", "roles", True),
     "RoleBinding": ("apis/rbac.authorization.k8s.io/v1", "rolebindings", True),

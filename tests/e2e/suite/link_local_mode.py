@@ -1,8 +1,10 @@
 """Pods whose applications know nothing but the address of Azure's metadata service."""
 
+import json
 import subprocess
 
 from harness import container, restricted, test
+from network import OF_THE_NODE, ask_metadata, is_nodes, metadata_service, network_of, node
 
 ANNOTATIONS = {"imdslet.dev/endpoint": "link-local"}
 CLIENT = "serve --link-local"
@@ -51,6 +53,26 @@ def clients_that_know_only_azures_own_address_get_tokens_and_the_node_keeps_its_
     answer = t.first_answer("neighbour")
     assert answer["status"] == 0, answer
     assert addresses(t) == before, f"{addresses(t)} and before {before}"
+
+
+@test
+def where_azures_metadata_service_answers_only_pods_in_link_local_mode_meet_their_own(t):
+    with metadata_service(t):
+        before = addresses(t)
+        t.bound()
+        t.pod(annotations=ANNOTATIONS, containers=[container(CLIENT)])
+        t.pod("variables")
+        t.pod("plain", opted_in=False, containers=[container(CLIENT)])
+        t.verified()
+        # By its variables a pod is served too, and at the address it meets whom it met before.
+        t.verified("variables")
+        assert t.first_answer("plain")["body"] == json.loads(OF_THE_NODE), t.first_answer("plain")
+        networks = {name: network_of(t, name) for name in ("variables", "plain")} | {"the node": node(t)}
+        for who, network in networks.items():
+            assert is_nodes(ask_metadata(network)), f"{who} is answered {ask_metadata(network)}"
+        code, status, body = ask_metadata(network_of(t))
+        assert (code, status) == (0, 200) and not is_nodes((code, status, body)), f"{code} {status} {body}"
+        assert addresses(t) == before, f"{addresses(t)} and before {before}"
 
 
 @test

@@ -28,6 +28,7 @@ import csi  # noqa: F401
 import csi_mount  # noqa: F401
 import clients_in_pods  # noqa: F401
 import policies  # noqa: F401
+import network_policies  # noqa: F401
 import threats  # noqa: F401
 import live  # noqa: F401
 import check  # noqa: F401

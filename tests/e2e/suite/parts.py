@@ -10,6 +10,7 @@ import time
 import articles_sql
 import clients_in_pods
 import csi_mount
+import network
 import storage
 from machine import install
 
@@ -20,6 +21,7 @@ def main():
         "azcopy and Azurite": storage.installed,
         "the stand-in for the Secrets Store CSI driver": csi_mount.image,
         "the JDBC driver for SQL Server": articles_sql.driver,
+        "what holds NetworkPolicies": network.enforcer,
         "azure-keyvault-secrets for Python": lambda: install.python("azure-keyvault-secrets-4.12.0"),
         "the packages of npm": install.node,
     } | {client.name: client.command for client in clients}
