@@ -140,11 +140,12 @@ def an_upgrade_and_the_way_back_while_pods_are_created_fail_none_and_leave_runni
 
 
 def leftovers(t):
-    """What is in the cluster and has imdslet's name, but for Events."""
+    """What is in the cluster and has imdslet's name or was made by it, but for Events."""
     kinds = t.cluster.run("api-resources", "--verbs=list", "--output=name").split()
-    kinds = [kind for kind in kinds if not kind.startswith("events")]
-    names = t.cluster.run("get", ",".join(kinds), "--all-namespaces", "--output=name", "--ignore-not-found")
-    return [name for name in names.split() if "imdslet" in name]
+    kinds = ",".join(kind for kind in kinds if not kind.startswith("events"))
+    get = lambda *more: t.cluster.run(
+        "get", kinds, "--all-namespaces", "--output=name", "--ignore-not-found", *more).split()
+    return [name for name in get() if "imdslet" in name] + get("--selector=app.kubernetes.io/managed-by=imdslet")
 
 
 @test
@@ -160,6 +161,8 @@ def uninstalled_as_documented_it_leaves_nothing_and_takes_no_token_from_a_runnin
     try:
         t.api.delete("MutatingWebhookConfiguration", None, "imdslet")
         t.cluster.remove([one for one in things if one not in definitions])
+        # They only show, and would go with their pods.
+        t.cluster.run("delete", "azureassignedidentity", "--all-namespaces", "-l", "app.kubernetes.io/managed-by=imdslet")
         t.note(f"gone within {time.time() - began:.1f} s")
         left = leftovers(t)
         assert not left, left
