@@ -5,11 +5,12 @@ import argparse
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 import time
 
 import harness
-from cluster import Cluster
+from cluster import ROOT, Cluster
 
 # Each module brings its tests, which run in this order.
 import tokens_in_pods  # noqa: F401
@@ -42,6 +43,15 @@ import scale  # noqa: F401
 import bench
 
 
+def circumstances(started):
+    """When and of what this was a run, for whoever reads its table later."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
+    date, minutes = time.strftime("%Y-%m-%d", time.gmtime(started)), (time.time() - started) / 60
+    load = os.getloadavg()[2]
+    return f"{date}, commit {commit}, Kubernetes {os.environ['K8S_VERSION']}, {minutes:.0f} minutes, load {load:.0f} at the end"
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", action="append", default=[])
@@ -71,7 +81,7 @@ def main():
         passed = sum(result.verdict == "ok" for result in results)
         failed = len(results) - passed
         # `run` prints it, as the last thing of all.
-        (work / "sum").write_text(f"\n{harness.table(results)}\n\n{passed} passed, {failed} failed\n")
+        (work / "sum").write_text(f"\n{circumstances(started)}\n\n{harness.table(results)}\n\n{passed} passed, {failed} failed\n")
         return 1 if failed or not passed else 0
     finally:
         cluster.entra.stop()
