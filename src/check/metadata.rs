@@ -9,7 +9,7 @@ use super::facts::{Facts, text};
 use super::report::{Check, Verdict};
 
 const WHAT: (&str, &str) =
-    ("node-metadata", "the node's metadata service is open to whom it should");
+    ("node-metadata", "the node's metadata service is open to whom it should be");
 
 /// The port of the node's metadata service.
 const PORT: u64 = 80;
@@ -65,13 +65,16 @@ fn nobody_needs_it() -> Check {
 }
 
 fn untold(identities: usize) -> Check {
+    let who = match identities {
+        1 => "an AzureIdentity has imdslet.dev/source: managed and needs it".to_owned(),
+        many => format!("{many} AzureIdentities have imdslet.dev/source: managed and need it"),
+    };
     Check::found(
         WHAT,
         Verdict::Note,
         format!(
-            "{identities} AzureIdentities have imdslet.dev/source: managed and need it. No \
-             NetworkPolicy keeps their namespaces from it; whether AKS itself does cannot be told \
-             from here"
+            "{who}. No NetworkPolicy keeps all pods of its namespace from it; whether AKS itself \
+             does cannot be told from here"
         ),
         format!("{ASK} must not be `None`"),
     )

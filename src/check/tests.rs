@@ -448,7 +448,7 @@ fn a_note_is_told_and_counts_for_nothing() {
     assert_eq!(report.verdict(), Verdict::Passed);
     let text = report.write(Format::Text, false);
     assert!(
-        text.contains("\ni the node's metadata service is open to whom it should\n    1 Azure"),
+        text.contains("\ni the node's metadata service is open to whom it should be\n    an Azure"),
         "{text}"
     );
     assert!(text.ends_with("Status check results are √\n"), "{text}");

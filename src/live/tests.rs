@@ -26,6 +26,7 @@ async fn every_page_is_read_and_items_say_what_they_are() {
             {"metadata": {"name": "alone"}},
             {"metadata": {"name": "made", "ownerReferences": [{"kind": "Deployment"}]}},
         ])),
+        "api/v1/limitranges?limit=500" => list(&json!([{"metadata": {"name": "small"}}])),
         // The kinds of the old project are not all there, and of what is not there nothing is said.
         "apis/aadpodidentity.k8s.io/v1" => {
             (OK, json!({"resources": [{"name": "azureidentities"}]}))
@@ -37,6 +38,7 @@ async fn every_page_is_read_and_items_say_what_they_are() {
     let documents = cluster.documents().await.unwrap();
     let values: Vec<_> = documents.iter().map(|document| document.value.clone()).collect();
     let expected = [
+        json!({"metadata": {"name": "small"}, "apiVersion": "v1", "kind": "LimitRange"}),
         json!({"metadata": {"name": "alone"}, "apiVersion": "apps/v1", "kind": "ReplicaSet"}),
         json!({"metadata": {"name": "a"}, "apiVersion": "v1", "kind": "Pod"}),
         json!({"metadata": {"name": "b"}, "apiVersion": "v1", "kind": "Pod"}),

@@ -103,7 +103,10 @@ impl Needs {
                 Warning::HostNetwork => MIC_LEAVES.to_owned(),
                 _ => String::new(),
             };
-            self.decide(workload, reason, format!("{warning}{more}"));
+            let words = warning.to_string();
+            // In the terminal of whoever runs kubectl it says who speaks.
+            let words = words.strip_prefix("imdslet: ").unwrap_or(&words);
+            self.decide(workload, reason, format!("{words}{more}"));
         }
         match admission.outcome {
             Outcome::Untouched(Untouched::MirrorPod) => self.decide(

@@ -10,7 +10,7 @@ mod write;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context;
+use anyhow::anyhow;
 use bytes::Bytes;
 use clap::ValueEnum;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -90,7 +90,8 @@ pub async fn ask(question: Question) -> anyhow::Result<Report> {
     let request = request.body(Full::new(form)).map_err(|_| unusable())?;
     let started = Instant::now();
     let answered = client.request(request).await;
-    let answered = answered.with_context(|| answer::unreached(&question.url))?;
+    let answered =
+        answered.map_err(|error| anyhow!("{error}\n{}", answer::unreached(&question.url)))?;
     let took = started.elapsed();
     let now = SystemTime::now();
     let status = answered.status().as_u16();

@@ -157,12 +157,10 @@ fn where_nobody_answers_it_says_what_to_look_at() {
     drop(taken);
     let ended = ask(&mut command("imdslet"), &[&format!("--endpoint=http://127.0.0.1:{port}")]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(3), ""));
-    assert!(
-        ended.stderr.starts_with("imdslet: in a pod: does it have the label"),
-        "{}",
-        ended.stderr
-    );
-    assert!(ended.stderr.contains("does not answer"), "{}", ended.stderr);
+    let (what, remedy) = ended.stderr.split_once('\n').unwrap();
+    assert!(what.starts_with("imdslet: http://127.0.0.1:"), "{what}");
+    assert!(what.contains("does not answer"), "{what}");
+    assert!(remedy.starts_with("in a pod: does it have the label"), "{remedy}");
     // Something that is no token endpoint.
     let mut imdslet = command("imdslet");
     let ended = ask(imdslet.env("IDENTITY_ENDPOINT", "http://127.0.0.1:1/"), &[]);
