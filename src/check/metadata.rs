@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use imdslet_core::names::LINK_LOCAL;
+use imdslet_core::names::{LINK_LOCAL, SOURCE};
 use serde_json::Value;
 
 use super::facts::{Facts, text};
@@ -82,7 +82,7 @@ fn untold(identities: usize) -> Check {
 
 fn needs_it(identity: &Value) -> bool {
     let annotations = identity.pointer("/metadata/annotations");
-    let source = annotations.and_then(|all| all.get("imdslet.dev/source"));
+    let source = annotations.and_then(|all| all.get(SOURCE));
     source.and_then(Value::as_str) == Some("managed")
 }
 

@@ -7,7 +7,7 @@ use crate::csi::redirects;
 use crate::index::Index;
 use crate::inject::{Edits, Injection, announcement_of};
 use crate::live::lack;
-use crate::names::{IDENTITIES, VERSION};
+use crate::names::{IDENTITIES, MIRROR_POD, PREFIX, VERSION};
 use crate::objects::ObjectName;
 use crate::pod::{List, PodView, Unreadable};
 use crate::reserved::{Reserved, own_sidecar};
@@ -151,7 +151,7 @@ pub fn admit(
         return Ok(Admission::untouched(Untouched::NotOptedIn));
     };
     let own_namespace = index.namespace(namespace);
-    if pod.annotation("kubernetes.io/config.mirror").is_some() {
+    if pod.annotation(MIRROR_POD).is_some() {
         return Ok(Admission::untouched(Untouched::MirrorPod));
     }
     if own_namespace.is_some_and(|settings| settings.is_disabled) {
@@ -331,7 +331,7 @@ fn report_conflicts(pod: &PodView<'_>, choices: &Choices, warnings: &mut Vec<War
         }
     }
     let ours = |key: &str| KEYS.contains(&key) || key == IDENTITIES || key == VERSION;
-    let unknown = pod.annotation_keys().filter(|key| key.starts_with("imdslet.dev/") && !ours(key));
+    let unknown = pod.annotation_keys().filter(|key| key.starts_with(PREFIX) && !ours(key));
     warnings.extend(
         unknown
             .map(|key| Warning::UnknownAnnotation { key: key.to_owned(), known: KEYS.join(", ") }),

@@ -7,13 +7,10 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::index::Index;
-use crate::names::GROUP;
+use crate::names::{GROUP, NAME_LIMIT};
 use crate::objects::{AzureIdentity, AzureIdentityBinding, Credential, ObjectName};
 use crate::running::RunningPod;
 use crate::settings::Scope;
-
-/// The longest name of an object.
-const NAME_LIMIT: usize = 253;
 
 /// One object, in the pod's namespace.
 #[derive(Clone, Debug, PartialEq)]

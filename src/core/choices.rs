@@ -4,22 +4,16 @@
 
 use serde_json::Value;
 
+use crate::names::{ENDPOINT, PORT, RESOURCES, SIDECAR_MODE, SKIP_CONTAINERS, WHEN_UNBOUND};
 use crate::objects::{NamespaceSettings, list_of};
 use crate::pod::PodView;
 use crate::resources::parse_resources;
 use crate::serve::Mode;
 use crate::settings::{Endpoint, PORT_RANGE, Settings, WhenUnbound, Word, parse_port};
 
-const ENDPOINT: &str = "imdslet.dev/endpoint";
-const WHEN_UNBOUND: &str = "imdslet.dev/when-unbound";
-const SKIP_CONTAINERS: &str = "imdslet.dev/skip-containers";
-const RESOURCES: &str = "imdslet.dev/resources";
-const PORT: &str = "imdslet.dev/port";
-const SIDECAR: &str = "imdslet.dev/sidecar";
-
 /// The annotations that a person may set on a pod or a namespace.
 pub(crate) const KEYS: [&str; 6] =
-    [ENDPOINT, WHEN_UNBOUND, SKIP_CONTAINERS, RESOURCES, PORT, SIDECAR];
+    [ENDPOINT, WHEN_UNBOUND, SKIP_CONTAINERS, RESOURCES, PORT, SIDECAR_MODE];
 
 /// What was chosen for one pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +49,7 @@ impl Choices {
         Ok(Self {
             endpoint: given.word(ENDPOINT, settings.endpoint)?,
             when_unbound: given.word(WHEN_UNBOUND, settings.when_unbound)?,
-            sidecar: given.word(SIDECAR, settings.sidecar)?,
+            sidecar: given.word(SIDECAR_MODE, settings.sidecar)?,
             skip_containers: given
                 .read(SKIP_CONTAINERS, |text| Ok(list_of(text).collect()))?
                 .unwrap_or_default(),
@@ -125,7 +119,7 @@ mod tests {
     fn the_pod_speaks_before_its_namespace_and_that_before_the_settings() {
         let choice = choices(
             &json!({PORT: "9000", SKIP_CONTAINERS: "a; b;"}),
-            &[(PORT, "9001"), (SIDECAR, "container")],
+            &[(PORT, "9001"), (SIDECAR_MODE, "container")],
         );
         let choice = choice.unwrap();
         assert_eq!(choice.port, 9000);
@@ -139,7 +133,7 @@ mod tests {
         let cases = [
             (ENDPOINT, "ENV", "is `ENV`; it must be `env` or `link-local`"),
             (WHEN_UNBOUND, "", "is ``; it must be `wait` or `deny`"),
-            (SIDECAR, "true", "is `true`; it must be `native` or `container`"),
+            (SIDECAR_MODE, "true", "is `true`; it must be `native` or `container`"),
             (PORT, "80", "is `80`; it must be a port from 1024 to 65535"),
             (PORT, "2579 ", "is `2579 `; it must be a port from 1024 to 65535"),
             (RESOURCES, "[]", "must be a JSON object with `requests` and `limits`"),

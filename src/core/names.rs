@@ -48,6 +48,55 @@ pub const IDENTITIES: &str = "imdslet.dev/identities";
 /// Written by us on the pod: the format number that the pod's sidecar understands.
 pub const VERSION: &str = "imdslet.dev/version";
 
+/// What the keys of our annotations and labels begin with.
+pub const PREFIX: &str = "imdslet.dev/";
+
+/// Set by people on a pod or a namespace: where its containers ask.
+pub const ENDPOINT: &str = "imdslet.dev/endpoint";
+
+/// Set by people on a pod or a namespace: what becomes of it while it has no identity.
+pub const WHEN_UNBOUND: &str = "imdslet.dev/when-unbound";
+
+/// Set by people on a pod or a namespace: the containers that get no variables.
+pub const SKIP_CONTAINERS: &str = "imdslet.dev/skip-containers";
+
+/// Set by people on a pod or a namespace: what the sidecar requests and may use.
+pub const RESOURCES: &str = "imdslet.dev/resources";
+
+/// Set by people on a pod or a namespace: the port of the token endpoint.
+pub const PORT: &str = "imdslet.dev/port";
+
+/// Set by people on a pod or a namespace: which kind of container the sidecar is.
+pub const SIDECAR_MODE: &str = "imdslet.dev/sidecar";
+
+/// A label that people set on a namespace: `disabled` keeps imdslet out.
+pub const INJECTION: &str = "imdslet.dev/injection";
+
+/// Set by people on an AzureIdentity: its tenant.
+pub const TENANT_ID: &str = "imdslet.dev/tenant-id";
+
+/// Set by people on an AzureIdentity: its object id.
+pub const OBJECT_ID: &str = "imdslet.dev/object-id";
+
+/// Set by people on an AzureIdentity of type 0: what proves it.
+pub const SOURCE: &str = "imdslet.dev/source";
+
+/// Set by people on an AzureIdentity: the only resources that it gives tokens for.
+pub const ALLOWED_RESOURCES: &str = "imdslet.dev/allowed-resources";
+
+/// On an AzureAssignedIdentity of ours: what its content was when we wrote it, since the watch does not
+/// bring the content.
+pub const CONTENT: &str = "imdslet.dev/content";
+
+/// Who reports our Events.
+pub const REPORTER: &str = "imdslet.dev/controller";
+
+/// The kubelet's mark of the picture of a static pod.
+pub const MIRROR_POD: &str = "kubernetes.io/config.mirror";
+
+/// The longest name of an object.
+pub const NAME_LIMIT: usize = 253;
+
 /// On the CRD of a kind: objects of it that are missing are meant to be gone, see [`crate::hold`].
 pub const LET_GO: &str = "imdslet.dev/let-go";
 

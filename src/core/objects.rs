@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::csi::ProviderClass;
 use crate::fields::{FieldError, Fields};
 use crate::limits::LimitRange;
-use crate::names::{CLASS_GROUP, CLASS_KIND, GROUP};
+use crate::names::{CLASS_GROUP, CLASS_KIND, GROUP, INJECTION, PREFIX};
 
 mod identity;
 
@@ -282,9 +282,9 @@ impl NamespaceSettings {
         let ours = annotations
             .into_iter()
             .flatten()
-            .filter(|(key, _)| key.starts_with("imdslet.dev/"))
+            .filter(|(key, _)| key.starts_with(PREFIX))
             .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
-        let label = value.pointer("/metadata/labels/imdslet.dev~1injection");
+        let label = value.pointer("/metadata/labels").and_then(|labels| labels.get(INJECTION));
         Self {
             annotations: ours.collect(),
             is_disabled: label.and_then(Value::as_str) == Some("disabled"),

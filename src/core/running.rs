@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::contract::{FORMAT, PodIdentities};
-use crate::names::{BINDING_TOKEN_FILE, IDENTITIES, SIDECAR, VERSION};
+use crate::names::{BINDING_TOKEN_FILE, IDENTITIES, MIRROR_POD, SIDECAR, VERSION};
 use crate::pod::{Container, List, PodView, Unreadable};
 use crate::reserved::own_sidecar;
 use crate::settings::Endpoint;
@@ -91,7 +91,7 @@ impl RunningPod {
     /// [`LeaveAlone`]: the pod is none that has to be kept right.
     pub fn read(json: &str) -> Result<Self, LeaveAlone> {
         let pod = PodView::read(json)?;
-        if pod.annotation("kubernetes.io/config.mirror").is_some() {
+        if pod.annotation(MIRROR_POD).is_some() {
             return Err(LeaveAlone::MirrorPod);
         }
         let rest: Rest = serde_json::from_str(json).map_err(|error| {

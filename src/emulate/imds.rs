@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use imdslet_core::contract::{PodIdentities, PodIdentity};
-use imdslet_core::names::{GROUP, IDENTITIES, POD_LABEL};
+use imdslet_core::names::{GROUP, IDENTITIES, POD_LABEL, SOURCE};
 use imdslet_core::settings::Settings;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -210,7 +210,7 @@ fn as_emulated(value: &mut Value) {
     if let Some(annotations) =
         value.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut)
     {
-        annotations.remove("imdslet.dev/source");
+        annotations.remove(SOURCE);
     }
     if let Some(spec) = value.get_mut("spec").and_then(Value::as_object_mut) {
         spec.retain(|name, _| {

@@ -301,6 +301,28 @@ fn no_file_is_long() {
     }
 }
 
+/// Changing one of them breaks a cluster, so they are seen at once.
+#[test]
+fn the_keys_of_annotations_and_labels_stand_in_one_file() {
+    let is_key = |text: &str| {
+        let name = text.strip_prefix("imdslet.dev/").unwrap_or_default();
+        !name.is_empty() && name.chars().all(|one| one.is_ascii_lowercase() || one == '-')
+    };
+    let mut named = 0;
+    for (_, folder) in PACKAGES {
+        for (path, text) in product(folder) {
+            // What stands between two quotation marks, or between two texts.
+            let keys: Vec<_> = text.split('"').filter(|text| is_key(text)).collect();
+            if path.ends_with("src/core/names.rs") {
+                named += keys.len();
+            } else {
+                assert_eq!(keys, [] as [&str; 0], "{}: take them from names.rs", path.display());
+            }
+        }
+    }
+    assert!(named > 10, "only {named} keys were found in names.rs");
+}
+
 /// A file that no `mod` names is compiled by nobody, and nobody notices that it rots.
 #[test]
 fn every_source_file_belongs_to_a_target() {
@@ -373,7 +395,12 @@ fn product(folder: &str) -> Vec<(PathBuf, String)> {
     let others: Vec<_> = PACKAGES.iter().map(|(_, other)| root().join(other)).collect();
     let inner: Vec<_> =
         others.iter().filter(|other| **other != folder && other.starts_with(&folder)).collect();
-    let is_test = |path: &Path| path.ends_with("tests.rs") || path.ends_with("testing.rs");
+    let is_test = |path: &Path| {
+        let mut parts = path.strip_prefix(&folder).unwrap().components();
+        path.ends_with("tests.rs")
+            || path.ends_with("testing.rs")
+            || parts.any(|part| part.as_os_str() == "tests")
+    };
     let files: Vec<_> = rust_files(&folder)
         .into_iter()
         .filter(|path| !inner.iter().any(|inner| path.starts_with(inner)) && !is_test(path))

@@ -2,12 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::names::{CLASS_GROUP, CLASS_KIND, MANAGED_BY, ORIGINAL, SELECTOR};
+use crate::names::{CLASS_GROUP, CLASS_KIND, MANAGED_BY, NAME_LIMIT, ORIGINAL, SELECTOR};
 use crate::objects::ObjectName;
 use crate::text::short_hash;
-
-/// The longest name of an object.
-const NAME_LIMIT: usize = 253;
 
 /// What stands between the original's name and the hash.
 const INFIX: &str = ".imdslet.";

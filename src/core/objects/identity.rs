@@ -6,6 +6,7 @@ use super::ObjectName;
 use crate::contract::Source;
 use crate::fields::{FieldError, Fields};
 use crate::id::{is_guid, is_identity_resource_id, is_object_name, is_tenant};
+use crate::names::{ALLOWED_RESOURCES, OBJECT_ID, SOURCE, TENANT_ID};
 
 /// What an AzureIdentity says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,12 +63,12 @@ impl AzureIdentity {
             client_id: client_id.to_owned(),
             tenant_id: tenant_id(&spec, &annotations)?,
             object_id: annotations.checked(
-                "imdslet.dev/object-id",
+                OBJECT_ID,
                 is_guid,
                 "must be the identity's object id (principal id), a GUID",
             )?,
             allowed_resources: annotations
-                .get("imdslet.dev/allowed-resources")
+                .get(ALLOWED_RESOURCES)
                 .map(|list| list_of(list).collect()),
             ad_endpoint: spec.text("adEndpoint")?.map(str::to_owned),
             // Key and value exactly, as in aad-pod-identity v1.8.17, `pkg/mic/mic.go:574-653`.
@@ -82,13 +83,13 @@ impl Credential {
         spec: &Fields<'_>,
         annotations: &Annotations<'_>,
     ) -> Result<Self, FieldError> {
-        let source = match annotations.get("imdslet.dev/source") {
+        let source = match annotations.get(SOURCE) {
             None => Source::Federated,
             Some("binding") => Source::Binding,
             Some("managed") => Source::Managed,
             Some(other) => {
                 return Err(FieldError::new(
-                    "metadata.annotations[imdslet.dev/source]",
+                    format!("metadata.annotations[{SOURCE}]"),
                     format!("is `{other}`; it must be `binding` or `managed`"),
                 ));
             }
@@ -161,7 +162,7 @@ fn tenant_id(
     annotations: &Annotations<'_>,
 ) -> Result<Option<String>, FieldError> {
     let rule = "must be a tenant id (GUID) or a tenant's domain name";
-    let annotated = annotations.checked("imdslet.dev/tenant-id", is_tenant, rule)?;
+    let annotated = annotations.checked(TENANT_ID, is_tenant, rule)?;
     if annotated.is_some() {
         return Ok(annotated);
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use imdslet_core::names::{CLASS_GROUP, CLASS_KIND, GROUP};
+use imdslet_core::names::{CLASS_GROUP, CLASS_KIND, GROUP, INJECTION};
 use imdslet_core::objects::ObjectName;
 use serde_json::{Map, Value, json};
 
@@ -79,7 +79,7 @@ impl Surroundings {
             let labels = value.pointer("/metadata/labels");
             labels.and_then(|labels| labels.get(key)).and_then(Value::as_str)
         };
-        if label("imdslet.dev/injection") == Some("disabled") {
+        if label(INJECTION) == Some("disabled") {
             self.not_taken_over.insert(name.clone());
         }
         if label("control-plane") == Some("true")

@@ -1,8 +1,10 @@
 //! What a failed request means.
 
 use kube::Error;
+use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::core::Status;
 
+use super::NAME;
 use crate::problem::{Ask, Problem};
 
 /// What the controller asks, in the words of an RBAC rule.
@@ -15,6 +17,17 @@ pub(super) fn report(ask: Ask, object: &str, error: &Error) {
     let problem = Problem::of(ask, error);
     let (verb, resource, reason) = (ask.verb, ask.resource, problem.reason());
     tracing::warn!(object, verb, resource, reason, %problem, "request failed");
+}
+
+/// How the controller creates and replaces.
+pub(super) fn post() -> PostParams {
+    PostParams { field_manager: Some(NAME.to_owned()), ..PostParams::default() }
+}
+
+/// How it deletes the object with this uid: another one of that name may be somebody else's.
+pub(super) fn delete(uid: &str) -> DeleteParams {
+    let own = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    DeleteParams { preconditions: Some(own), ..DeleteParams::default() }
 }
 
 pub(super) fn is_conflict(error: &Error) -> bool {

@@ -4,10 +4,10 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use imdslet_core::names::{GROUP, MANAGED_BY};
+use imdslet_core::names::{CONTENT, GROUP, MANAGED_BY};
 use imdslet_core::objects::ObjectName;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, PostParams, Preconditions, TypeMeta};
+use kube::api::{ApiResource, DynamicObject, TypeMeta};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::access::{ask, is_conflict, is_ending_namespace, is_not_found, report};
+use super::access::{ask, delete, is_conflict, is_ending_namespace, is_not_found, post, report};
 use super::book::{Book, News, Outcome, Step, There, Wanted};
 use crate::config::{POD_DEADLINE, WATCH_LIFE};
 use crate::problem::Problem;
@@ -26,9 +26,6 @@ const RESOURCE: &str = "azureassignedidentities";
 /// How many are written at one time, and how long each pauses afterwards: nobody waits for them.
 const AT_ONCE: usize = 4;
 const PACE: Duration = Duration::from_millis(20);
-
-/// What its content was when we wrote it, since the watch does not bring the content.
-const CONTENT: &str = "imdslet.dev/content";
 
 /// MIC's mark. While one has it, MIC runs or has left things behind, and would take ours for its
 /// own (aad-pod-identity v1.8.17, `pkg/crd/crd.go:40`).
@@ -156,10 +153,7 @@ fn object(name: &ObjectName, wanted: &Wanted, resource_version: Option<String>) 
 async fn write(client: &Client, name: ObjectName, step: Step) -> (ObjectName, Outcome) {
     let objects: Api<DynamicObject> =
         Api::namespaced_with(client.clone(), &name.namespace, &kind());
-    let parameters = PostParams {
-        field_manager: Some("imdslet-controller".to_owned()),
-        ..PostParams::default()
-    };
+    let parameters = post();
     let (verb, written) = match &step {
         Step::Create(wanted) => {
             let object = object(&name, wanted, None);
@@ -171,11 +165,8 @@ async fn write(client: &Client, name: ObjectName, step: Step) -> (ObjectName, Ou
             ("update", timeout(POD_DEADLINE, written).await)
         }
         Step::Delete(uid) => {
-            // Another one of that name may be somebody else's.
-            let own = Preconditions { uid: Some(uid.clone()), resource_version: None };
-            let parameters = DeleteParams { preconditions: Some(own), ..DeleteParams::default() };
-            let outcome = match timeout(POD_DEADLINE, objects.delete(&name.name, &parameters)).await
-            {
+            let deleted = timeout(POD_DEADLINE, objects.delete(&name.name, &delete(uid))).await;
+            let outcome = match deleted {
                 Ok(Ok(_)) => Outcome::Deleted,
                 Ok(Err(error)) => failed("delete", &name, &error),
                 Err(_) => late(&name),

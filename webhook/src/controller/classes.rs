@@ -9,13 +9,13 @@ use imdslet_core::live::Standing;
 use imdslet_core::names::{CLASS_GROUP, CLASS_KIND};
 use imdslet_core::objects::ObjectName;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, PostParams, Preconditions};
+use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::{Api, Client, Error};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::about::About;
-use super::access::{ask, is_conflict, is_ending_namespace, is_not_found, report};
+use super::access::{ask, delete, is_conflict, is_ending_namespace, is_not_found, post, report};
 use super::events::Note;
 use super::reconcile::{LOSSES_HELD, held_note, snapshot, tell};
 use super::shelf::{News, Shelf, Told};
@@ -108,7 +108,7 @@ fn note(controller: &Controller, told: Told) -> Note {
         Told::Taken(derived) => derived,
     };
     let about = About {
-        api_version: "secrets-store.csi.x-k8s.io/v1".into(),
+        api_version: format!("{CLASS_GROUP}/v1").into(),
         kind: CLASS_KIND.into(),
         name: ObjectName::new(&*derived.name.namespace, &*derived.origin.class),
         uid: Some(derived.owner).filter(|uid| !uid.is_empty()),
@@ -170,10 +170,7 @@ async fn write_one(
 ) -> Result<Option<&'static str>, Error> {
     let classes: Api<DynamicObject> =
         Api::namespaced_with(client.clone(), &name.namespace, &kind());
-    let parameters = PostParams {
-        field_manager: Some("imdslet-controller".to_owned()),
-        ..PostParams::default()
-    };
+    let parameters = post();
     // What was made here as JSON of an object can be read as one.
     let object = |value| serde_json::from_value(value).map_err(Error::SerdeError);
     match step {
@@ -190,10 +187,7 @@ async fn write_one(
             if is_named(client, name).await? {
                 return Ok(None);
             }
-            // Another one of that name may be somebody else's.
-            let own = Preconditions { uid: Some(uid.clone()), resource_version: None };
-            let parameters = DeleteParams { preconditions: Some(own), ..DeleteParams::default() };
-            classes.delete(&name.name, &parameters).await?;
+            classes.delete(&name.name, &delete(uid)).await?;
             Ok(Some("ClassDeleted"))
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::poll_fn;
+use imdslet_core::names::REPORTER;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -89,7 +90,7 @@ fn event(note: &Note, replica: &str, now: Timestamp) -> Event {
             uid: uid.clone(),
             ..ObjectReference::default()
         }),
-        reporting_controller: Some("imdslet.dev/controller".to_owned()),
+        reporting_controller: Some(REPORTER.to_owned()),
         reporting_instance: Some(replica.to_owned()),
         ..Event::default()
     }

@@ -13,11 +13,9 @@ use kube::api::PostParams;
 use kube::{Api, Client, Error};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::NAME;
 use super::access::{ask, is_conflict, report};
 use crate::problem::Ask;
-
-/// The Lease, in the controller's own namespace.
-pub(super) const LEASE: &str = "imdslet-controller";
 
 /// How long is waited for what. The defaults are those of client-go.
 #[derive(Clone, Copy, Debug)]
@@ -123,7 +121,7 @@ impl Elector {
                 // Named where it was met.
                 Ok(Err(_)) => self.timing.retry,
                 Err(_) => {
-                    tracing::warn!(lease = LEASE, reason = "Timeout", "no answer about the Lease");
+                    tracing::warn!(lease = NAME, reason = "Timeout", "no answer about the Lease");
                     self.timing.retry
                 }
             };
@@ -149,7 +147,7 @@ impl Elector {
                 Ok(Ok(Tried::HeldByAnother { .. })) => return "Taken",
                 Ok(Err(_)) => {}
                 Err(_) => {
-                    tracing::warn!(lease = LEASE, reason = "Timeout", "no answer about the Lease");
+                    tracing::warn!(lease = NAME, reason = "Timeout", "no answer about the Lease");
                 }
             }
         }
@@ -174,7 +172,7 @@ impl Elector {
             Ok(Ok(())) => "Released",
             _ => "NotReleased",
         };
-        tracing::info!(lease = LEASE, reason, "gave the Lease back");
+        tracing::info!(lease = NAME, reason, "gave the Lease back");
     }
 
     async fn try_once(&mut self) -> Result<Tried, Error> {
@@ -209,7 +207,7 @@ impl Elector {
                 let holder = holder_of(spec);
                 let is_new = before.as_ref().is_none_or(|(seen, _)| holder_of(seen) != holder);
                 if is_new && !holder.is_empty() && holder != self.me {
-                    tracing::info!(lease = LEASE, holder, reason = "Follower", "another leads");
+                    tracing::info!(lease = NAME, holder, reason = "Follower", "another leads");
                 }
                 self.seen = Some((spec.clone(), now));
                 now
@@ -222,18 +220,18 @@ impl Elector {
     }
 
     async fn get(&self) -> Result<Option<Lease>, Error> {
-        named("get", self.leases.get_opt(LEASE).await)
+        named("get", self.leases.get_opt(NAME).await)
     }
 
     async fn create(&self, spec: LeaseSpec) -> Result<(), Error> {
-        let metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() };
+        let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
         let lease = Lease { metadata, spec: Some(spec) };
         let created = self.leases.create(&PostParams::default(), &lease).await;
         named("create", created.map(drop))
     }
 
     async fn replace(&self, lease: Lease) -> Result<(), Error> {
-        let replaced = self.leases.replace(LEASE, &PostParams::default(), &lease).await;
+        let replaced = self.leases.replace(NAME, &PostParams::default(), &lease).await;
         named("update", replaced.map(drop))
     }
 }
@@ -245,8 +243,8 @@ fn named<T>(verb: &'static str, result: Result<T, Error>) -> Result<T, Error> {
     {
         let asked = ask(verb, "coordination.k8s.io", "leases");
         // The name of what is created plays no part in whether it is allowed.
-        let name = (verb != "create").then_some(LEASE);
-        report(Ask { name, ..asked }, LEASE, error);
+        let name = (verb != "create").then_some(NAME);
+        report(Ask { name, ..asked }, NAME, error);
     }
     result
 }

@@ -34,7 +34,10 @@ mod shelf;
 mod tests;
 mod waits;
 
-use leader::{Elector, LEASE, Timing};
+use leader::{Elector, Timing};
+
+/// The controller's Deployment and Lease, and who it is in what it writes.
+const NAME: &str = "imdslet-controller";
 
 /// What the controller works with.
 pub struct Controller {
@@ -74,7 +77,7 @@ async fn run_with(
     let mut elector = Elector::new(client, namespace, replica, timing);
     let mut result = Ok(());
     while let Some(renewed) = unless(&shutdown, elector.acquire()).await {
-        tracing::info!(lease = LEASE, replica, reason = "Leader", "leading");
+        tracing::info!(lease = NAME, replica, reason = "Leader", "leading");
         controller.metrics.leads(true);
         // Whichever arm ends, the others are dropped: from then on nothing is written. Whether to
         // stop is asked before anything is written, also after the process was held up.
@@ -88,7 +91,7 @@ async fn run_with(
             }
         };
         controller.metrics.leads(false);
-        tracing::warn!(lease = LEASE, replica, reason, "not leading any more");
+        tracing::warn!(lease = NAME, replica, reason, "not leading any more");
     }
     controller.metrics.leads(false);
     elector.release().await;

@@ -19,6 +19,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
+use super::NAME;
 use super::about::About;
 use super::access::{ask, is_conflict, is_not_found, report};
 use super::ledger::{Outcome, Write};
@@ -202,10 +203,7 @@ pub(super) async fn write(client: &Client, write: &Write) -> Outcome {
         "resourceVersion": resource_version,
         "annotations": {IDENTITIES: write.change.annotation},
     }}));
-    let parameters = PatchParams {
-        field_manager: Some("imdslet-controller".to_owned()),
-        ..PatchParams::default()
-    };
+    let parameters = PatchParams { field_manager: Some(NAME.to_owned()), ..PatchParams::default() };
     match pods.patch_metadata(&write.pod.name, &parameters, &patch).await {
         Ok(pod) => {
             let annotations = pod.metadata.annotations.as_ref();

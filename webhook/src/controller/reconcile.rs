@@ -23,7 +23,7 @@ use super::events::{self, Note};
 use super::ledger::{Ledger, Outcome, World, Write};
 use super::pods::{self, News};
 use super::reminders::{AllWrong, Reminders, Wrong};
-use super::{Controller, assigned, classes, shelf};
+use super::{Controller, NAME, assigned, classes, shelf};
 use crate::config::POD_DEADLINE;
 use crate::feed::HELD;
 
@@ -172,7 +172,7 @@ fn use_of(news: &News) -> Option<shelf::News> {
 
 /// What is held, said where somebody looks who wonders about the installation as a whole.
 pub(super) fn held_note(controller: &Controller, reason: &'static str, message: String) -> Note {
-    let name = ObjectName::new(&*controller.namespace, "imdslet-controller");
+    let name = ObjectName::new(&*controller.namespace, NAME);
     let (api_version, kind) = ("apps/v1".into(), "Deployment".into());
     let about = About { api_version, kind, name, uid: None };
     Note { about, reason, is_warning: true, message }
