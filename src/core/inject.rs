@@ -177,7 +177,7 @@ impl Injection<'_> {
     }
 }
 
-/// Gives the containers of a pod, its ephemeral ones too, what `announcement` says.
+/// Gives the containers and init containers of a pod what `announcement` says.
 pub(crate) fn announce(
     pod: &PodView<'_>,
     announcement: &Announcement,

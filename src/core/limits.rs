@@ -6,8 +6,8 @@ use crate::quantity::Quantity;
 
 /// The limits for containers of a LimitRange, by resource.
 ///
-/// Its `default` and `defaultRequest` are not kept: they fill what a container leaves out, and the
-/// sidecar leaves nothing out.
+/// Its `default` and `defaultRequest` are not kept: they fill what a container leaves out, which of the
+/// sidecar is at most its CPU limit, and lie within the bounds themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitRange {
     bounds: Vec<Bounds>,

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use crate::names::SECRETS_DIR;
+use crate::settings::Word;
 
 /// What `imdslet-sidecar serve` is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,15 +181,11 @@ fn parse_port(argument: &'static str, value: &str) -> Result<u16, ArgsError> {
 }
 
 fn parse_mode(value: &str) -> Result<Mode, ArgsError> {
-    match value {
-        "native" => Ok(Mode::Native),
-        "container" => Ok(Mode::Container),
-        _ => Err(ArgsError::Value {
-            argument: "--mode",
-            value: value.to_owned(),
-            expected: "`native` or `container`",
-        }),
-    }
+    Mode::parse(value).map_err(|_| ArgsError::Value {
+        argument: "--mode",
+        value: value.to_owned(),
+        expected: "`native` or `container`",
+    })
 }
 
 fn https(argument: &'static str, value: &str) -> Result<String, ArgsError> {
