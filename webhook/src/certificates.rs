@@ -485,6 +485,4 @@ fn data(keyring: &Keyring) -> BTreeMap<String, ByteString> {
 }
 
 #[cfg(test)]
-mod keeping;
-#[cfg(test)]
 mod tests;

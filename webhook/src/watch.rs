@@ -467,6 +467,4 @@ struct Whole {
 }
 
 #[cfg(test)]
-mod optional;
-#[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@ use serde_json::Value;
 use super::configuration::{Bundles, bundles};
 use super::*;
 
+mod keeping;
+
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 20_000)
 }

@@ -9,6 +9,8 @@ use serde_json::json;
 
 use super::*;
 
+mod optional;
+
 /// What the API server does for one request of a path.
 enum Answer {
     /// A body, then the end of it.

@@ -18,7 +18,7 @@ use crate::feed::Event;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 
-use super::start;
+use crate::watch::start;
 
 const CLASSES: &str = "/apis/secrets-store.csi.x-k8s.io/v1/secretproviderclasses";
 

@@ -16,7 +16,7 @@ use tokio::sync::{Barrier, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{First, Keeper, SECRET, names};
+use crate::certificates::{First, Keeper, SECRET, names};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::testing::{self, Asked};
