@@ -21,11 +21,13 @@ use super::reminders::Wrong;
 
 mod entry;
 mod pace;
+mod sight;
 #[cfg(test)]
 mod tests;
 
-use entry::{Entry, Sight};
+use entry::Entry;
 use pace::Pace;
+use sight::Sight;
 
 /// How long a new pod may be unbound before that is said: its binding may be just coming.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -166,44 +168,6 @@ impl Ledger {
         let bound = self.entries.values().filter(|entry| entry.pod.is_bound());
         let bound = bound.filter(|entry| !entry.pod.is_opted_out());
         bound.fold((0, 0), |(bound, lost), entry| (bound + 1, lost + usize::from(entry.loses())))
-    }
-
-    /// The watch does not tell of a pod any more.
-    pub(super) fn gone(&mut self, name: &ObjectName, world: World<'_>) {
-        self.strange.remove(name);
-        self.lost_sight(name, world);
-        self.weigh(world);
-    }
-
-    /// A pod has been found that has no label, and something that it had by it.
-    pub(super) fn stray(&mut self, seen: &Seen, world: World<'_>) {
-        let Ok(pod) = &seen.pod else { return };
-        // Of one that is known, the watch tells.
-        if self.entries.contains_key(&seen.name) {
-            return;
-        }
-        let entry = Entry::new(seen, pod.clone(), world.now);
-        self.entries.insert(seen.name.clone(), entry);
-        self.lost_sight(&seen.name, world);
-    }
-
-    /// A pod that the watch selects no more is gone, or its label is. What has an identity is kept
-    /// until that is known: the same pod without the label may have none.
-    fn lost_sight(&mut self, name: &ObjectName, world: World<'_>) {
-        let Some(entry) = self.entries.get_mut(name) else { return };
-        entry.sight = Sight::Lost;
-        entry.pod.opt_out();
-        entry.review(name, &mut self.agenda, world);
-        self.unassigned.insert(name.clone());
-        self.forget_if_done(name);
-    }
-
-    /// Forgets a pod that is out of sight and has nothing that could be taken from it.
-    fn forget_if_done(&mut self, name: &ObjectName) {
-        let is_done = |entry: &Entry| entry.is_away() && !entry.is_in_flight && !entry.loses();
-        if self.entries.get(name).is_some_and(is_done) {
-            self.forget(name);
-        }
     }
 
     fn forget(&mut self, name: &ObjectName) {

@@ -10,6 +10,7 @@ use imdslet_core::objects::ObjectName;
 use imdslet_core::running::RunningPod;
 use tokio::time::Instant;
 
+use super::sight::Sight;
 use super::{Agenda, FIRST_REPEAT, PATIENCE, Wanted, World};
 use crate::controller::about::About;
 use crate::controller::pods::Seen;
@@ -37,15 +38,6 @@ pub(super) struct Entry {
     pub(super) not_before: Instant,
     last: Option<LastWrite>,
     pub(super) standing: Vec<Told>,
-}
-
-/// Whether the watch tells of a pod.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sight {
-    /// It does, since this listing or before it.
-    Listed(u64),
-    /// Not any more.
-    Lost,
 }
 
 /// What was written last, so that nobody is fought at full speed.
