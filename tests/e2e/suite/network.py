@@ -15,6 +15,7 @@ GATEWAY = "169.254.1.1"
 TOKEN_PATH = "metadata/identity/oauth2/token"
 # What Azure's own metadata service would give: a token of the node's identity.
 OF_THE_NODE = '{"access_token": "of the node"}'
+# curl's exit code where nobody listens, and where a policy says no.
 REFUSED = 7
 
 

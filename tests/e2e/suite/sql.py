@@ -38,9 +38,9 @@ def prelogin():
     return table + b"\xff" + b"".join(options.values())
 
 
-def whom_to_ask(authority):
+def whom_to_ask(issuer):
     """FEDAUTHINFO: who issues tokens, and for what they must be."""
-    texts = {1: authority.encode("utf-16-le"), 2: AUDIENCE.encode("utf-16-le")}
+    texts = {1: issuer.encode("utf-16-le"), 2: AUDIENCE.encode("utf-16-le")}
     at, options = 4 + 9 * len(texts), b""
     for number, text in texts.items():
         options += struct.pack("<BII", number, len(text), at)
@@ -99,8 +99,9 @@ class Session(socketserver.StreamRequestHandler):
             if kind == PRELOGIN:
                 answer = prelogin()
             elif kind == LOGIN:
-                answer = whom_to_ask(self.server.authority)
+                answer = whom_to_ask(self.server.issuer)
             elif kind == TOKEN:
+                # Behind its own length, and that of both.
                 name, answer = self.server.admit(content[8:].decode("utf-16-le"))
             elif kind == BATCH and name:
                 answer = one_row(name)
@@ -117,7 +118,7 @@ class Database(socketserver.ThreadingTCPServer):
     def __init__(self, t, authority, name, known, tenant):
         super().__init__((t.cluster.host, 0), Session)
         self.keys, self.tenant, self.known, self.taken = t.cluster.entra.keys(), tenant, set(known), []
-        self.authority = t.cluster.entra.url
+        self.issuer = t.cluster.entra.url
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.certificate, key = authority.issue(name)
         self.tls.load_cert_chain(self.certificate, key)
