@@ -31,7 +31,7 @@ def said(t, pod, name):
     """The line that the client of a container has printed."""
     lines = lambda: [line for line in t.api.logs(t.namespace, pod, name).splitlines(keepends=True)
                      if line.startswith(("signed in", "refused")) and line.endswith("\n")]
-    return t.eventually(f"{pod}/{name} has signed in or not", lines, 120)[0].strip()
+    return t.eventually(f"{pod}/{name} has signed in or not", lines, 240)[0].strip()
 
 
 @test
@@ -50,7 +50,7 @@ def article_3_the_driver_of_a_database_signs_in_by_itself_and_whom_it_does_not_k
         certificate = authority.ca.parent / "sql.crt"
         shutil.copy(database.certificate, certificate)
         url = (f"jdbc:sqlserver://{env['SERVER_NAME']}:{PORT};databaseName={env['DATABASE_NAME']};encrypt=strict;"
-               f"serverCertificate={certificate};authentication=ActiveDirectoryManagedIdentity;loginTimeout=60;msiClientId=")
+               f"serverCertificate={certificate};authentication=ActiveDirectoryManagedIdentity;loginTimeout=120;msiClientId=")
         java = ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*", str(SOURCE / "Sql.java")]
         wanted = {"known": clients["sqlaad1"], "stranger": t.client_id}
         sample = json.dumps(pod["spec"]["containers"][0])
