@@ -174,17 +174,18 @@ impl Injected {
             }
         };
         self.warnings.extend(admission.warnings.iter().map(|w| format!("{place}: {w}")));
+        let inapplicable = |cause: String| Inapplicable { object: site.object.clone(), cause };
         let (patch, count) = match admission.outcome {
-            Outcome::Injected { patch, identities } => (patch, usize::from(identities.is_empty())),
+            Outcome::Injected { patch, identities } => {
+                let patch = patch.operations().map_err(|error| inapplicable(error.to_string()))?;
+                (patch, usize::from(identities.is_empty()))
+            }
             Outcome::Untouched(_) => (Patch::default(), 2),
         };
         if let Some(count) = self.counts.get_mut(count) {
             *count += 1;
         }
-        json_patch::patch(pod, &patch).map_err(|error| Inapplicable {
-            object: site.object.clone(),
-            cause: error.to_string(),
-        })?;
+        json_patch::patch(pod, &patch).map_err(|error| inapplicable(error.to_string()))?;
         self.patches.push((site.object.clone(), patch));
         Ok(())
     }

@@ -1,14 +1,13 @@
 //! What becomes of a pod: the one decision that the webhook and `imdslet inject` share.
 
-use json_patch::Patch;
-
 use crate::choices::{AnnotationError, Choices, KEYS};
 use crate::csi::redirects;
 use crate::index::Index;
-use crate::inject::{Edits, Injection, announcement_of};
+use crate::inject::{Injection, announcement_of};
 use crate::live::lack;
 use crate::names::{IDENTITIES, MIRROR_POD, PREFIX, VERSION};
 use crate::objects::ObjectName;
+use crate::patch::{Edits, Patch};
 use crate::pod::{List, PodView, Unreadable};
 use crate::reserved::{Reserved, own_sidecar};
 use crate::resolve::{Resolution, resolve};
@@ -232,7 +231,7 @@ pub fn admit_ephemeral(settings: &Settings, pod: &PodView<'_>, before: &PodView<
         return Admission::untouched(Untouched::NoSidecar);
     };
     let announcement = announcement_of(sidecar, settings.port);
-    let mut edits = Edits::default();
+    let mut edits = Edits::new();
     let mut warnings = Vec::new();
     let old = before.list(List::EphemeralContainers);
     for (at, container) in pod.list(List::EphemeralContainers).iter().enumerate() {
@@ -242,7 +241,7 @@ pub fn admit_ephemeral(settings: &Settings, pod: &PodView<'_>, before: &PodView<
             edits.set_variables(list, at, container, &announcement, &mut warnings);
         }
     }
-    let outcome = Outcome::Injected { patch: Patch(edits.0), identities: Vec::new() };
+    let outcome = Outcome::Injected { patch: edits.finish(), identities: Vec::new() };
     Admission { outcome, warnings }
 }
 

@@ -4,21 +4,21 @@
 //! exception list is extended, a Secrets Store volume is pointed to a derived class, and our own
 //! two annotations are always set. Applied and asked again, nothing is left to do.
 
-use json_patch::jsonptr::{PointerBuf, Token};
-use json_patch::{AddOperation, Patch, PatchOperation, ReplaceOperation};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::choices::Choices;
 use crate::contract::{FORMAT, PodIdentities};
 use crate::csi::{CLASS_ATTRIBUTE, Redirect};
 use crate::names::{ADDRESS_CONTAINER, IDENTITIES, VERSION};
+use crate::patch::{Edits, Patch};
 use crate::pod::{Container, List, PodView};
 use crate::reserved::{Own, Reserved, check_names};
 use crate::resolve::Usable;
 use crate::serve::{Mode, ServeArgs};
 use crate::settings::{Endpoint, Settings};
 use crate::sidecar::Sidecar;
-use crate::variables::{Announcement, Conflict, HeaderValue};
+use crate::variables::{Announcement, Conflict, HeaderValue, pod_uid};
 use crate::warning::Warning;
 
 /// The annotation by which kubectl knows which container is meant where none is named.
@@ -44,7 +44,7 @@ pub(crate) struct Injection<'a> {
 impl Injection<'_> {
     /// The patch, and what its author should know. An empty patch: there is nothing left to do.
     pub(crate) fn patch(self, warnings: &mut Vec<Warning>) -> Result<Patch, Reserved> {
-        let mut edits = Edits::default();
+        let mut edits = Edits::new();
         check_names(self.pod, self.own, self.identities)?;
         let announcement = if let Some((list, at, sidecar)) = self.own {
             report_order(self.pod, list, at, warnings);
@@ -56,13 +56,13 @@ impl Injection<'_> {
         for Redirect { at, class } in &self.redirects {
             let place = at.to_string();
             let path = ["spec", "volumes", &place, "csi", "volumeAttributes", CLASS_ATTRIBUTE];
-            edits.replace(path, json!(class));
+            edits.replace(path, class);
         }
         if self.own.is_none() {
             self.add_sidecar(&mut edits, warnings);
         }
         self.annotate(&mut edits);
-        Ok(Patch(edits.0))
+        Ok(edits.finish())
     }
 
     fn announcement(&self) -> Announcement {
@@ -105,6 +105,7 @@ impl Injection<'_> {
             choices: self.choices,
             identities: self.identities,
             resources: self.resources.clone(),
+            uid: pod_uid(),
             metrics_port: self.metrics_port(warnings),
             hold: self.hold(),
         };
@@ -116,17 +117,17 @@ impl Injection<'_> {
         match self.choices.sidecar {
             Mode::Native => init.push(sidecar.container()),
             Mode::Container => {
-                edits.append("containers", self.has(List::Containers), vec![sidecar.container()]);
+                edits.append("containers", self.has(List::Containers), &[sidecar.container()]);
                 warnings.push(Warning::PlainSidecar);
             }
         }
         if !init.is_empty() {
             // First among the init containers: those of the pod's author may need tokens too, and
             // the kubelet starts init containers one after another, in order.
-            edits.prepend("initContainers", self.has(List::InitContainers), init);
+            edits.prepend("initContainers", self.has(List::InitContainers), &init);
         }
         let has_volumes = self.pod.spec.as_ref().is_some_and(|spec| spec.volumes.is_some());
-        edits.append("volumes", has_volumes, sidecar.volumes());
+        edits.append("volumes", has_volumes, &sidecar.volumes());
     }
 
     fn has(&self, list: List) -> bool {
@@ -141,11 +142,11 @@ impl Injection<'_> {
         let entry = json!({"name": UNPRIVILEGED_PORTS, "value": "80"});
         let context = self.pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
         match context.map(|context| &context.sysctls) {
-            None => edits.add(["spec", "securityContext"], json!({"sysctls": [entry]})),
-            Some(None) => edits.add(["spec", "securityContext", "sysctls"], json!([entry])),
+            None => edits.add(["spec", "securityContext"], &json!({"sysctls": [entry]})),
+            Some(None) => edits.add(["spec", "securityContext", "sysctls"], &json!([entry])),
             Some(Some(own)) => {
                 match own.iter().find(|sysctl| *sysctl.name == *UNPRIVILEGED_PORTS) {
-                    None => edits.add(["spec", "securityContext", "sysctls", "-"], entry),
+                    None => edits.add(["spec", "securityContext", "sysctls", "-"], &entry),
                     Some(own) if own.value.parse().is_ok_and(|first: u16| first <= 80) => {}
                     Some(_) => warnings.push(Warning::OwnSysctl),
                 }
@@ -156,7 +157,7 @@ impl Injection<'_> {
     fn annotate(&self, edits: &mut Edits) {
         let metadata = self.pod.metadata.as_ref();
         if metadata.is_none_or(|metadata| metadata.annotations.is_none()) {
-            edits.add(["metadata", "annotations"], json!({}));
+            edits.add(["metadata", "annotations"], &json!({}));
         }
         let identities = PodIdentities {
             version: FORMAT,
@@ -215,25 +216,11 @@ fn report_order(pod: &PodView<'_>, list: List, at: usize, warnings: &mut Vec<War
     }
 }
 
-/// The operations of a patch, in the order in which they apply.
-#[derive(Default)]
-pub(crate) struct Edits(pub(crate) Vec<PatchOperation>);
-
 impl Edits {
-    fn add<const N: usize>(&mut self, path: [&str; N], value: Value) {
-        let path = PointerBuf::from_tokens(path.map(Token::new));
-        self.0.push(PatchOperation::Add(AddOperation { path, value }));
-    }
-
-    fn replace<const N: usize>(&mut self, path: [&str; N], value: Value) {
-        let path = PointerBuf::from_tokens(path.map(Token::new));
-        self.0.push(PatchOperation::Replace(ReplaceOperation { path, value }));
-    }
-
     /// Puts `items` at the end of `spec.LIST`.
-    fn append(&mut self, list: &str, exists: bool, items: Vec<Value>) {
+    fn append(&mut self, list: &str, exists: bool, items: &[impl Serialize]) {
         if !exists {
-            return self.add(["spec", list], Value::Array(items));
+            return self.add(["spec", list], &items);
         }
         for item in items {
             self.add(["spec", list, "-"], item);
@@ -242,11 +229,11 @@ impl Edits {
 
     /// Puts `items` at the start of `spec.LIST`. Everything in the list moves: whatever names a
     /// place in it must stand earlier in the patch.
-    fn prepend(&mut self, list: &str, exists: bool, items: Vec<Value>) {
+    fn prepend(&mut self, list: &str, exists: bool, items: &[impl Serialize]) {
         if !exists {
-            return self.add(["spec", list], Value::Array(items));
+            return self.add(["spec", list], &items);
         }
-        for item in items.into_iter().rev() {
+        for item in items.iter().rev() {
             self.add(["spec", list, "0"], item);
         }
     }
@@ -255,8 +242,8 @@ impl Edits {
         let path = ["metadata", "annotations", key];
         match current {
             Some(current) if current == value => {}
-            Some(_) => self.replace(path, json!(value)),
-            None => self.add(path, json!(value)),
+            Some(_) => self.replace(path, &value),
+            None => self.add(path, &value),
         }
     }
 
@@ -274,17 +261,17 @@ impl Edits {
             let entry = extension.at.to_string();
             let path = ["spec", list.field(), &place, "env", &entry, "value"];
             if extension.is_new {
-                self.add(path, json!(extension.value));
+                self.add(path, &extension.value);
             } else {
-                self.replace(path, json!(extension.value));
+                self.replace(path, &extension.value);
             }
         }
         if container.env.is_some() {
-            for entry in variables.add {
+            for entry in &variables.add {
                 self.add(["spec", list.field(), &place, "env", "-"], entry);
             }
         } else if !variables.add.is_empty() {
-            self.add(["spec", list.field(), &place, "env"], Value::Array(variables.add));
+            self.add(["spec", list.field(), &place, "env"], &variables.add);
         }
         let name = || container.name.to_string();
         warnings.extend(variables.conflicts.into_iter().map(|conflict| match conflict {

@@ -9,6 +9,7 @@
 //! pod ─► PodView ────┘
 //! ```
 
+mod added;
 pub mod admission;
 pub mod advice;
 pub mod assigned;
@@ -28,6 +29,7 @@ pub mod live;
 pub mod missed;
 pub mod names;
 pub mod objects;
+pub mod patch;
 pub mod pod;
 pub mod proxy;
 mod quantity;

@@ -277,7 +277,7 @@ mod tests {
         let text = pod.to_string();
         let admission = admit(index, &usual(), "web", &PodView::read(&text).unwrap()).unwrap();
         let Outcome::Injected { patch, .. } = admission.outcome else { panic!("not injected") };
-        json_patch::patch(&mut pod, &patch).unwrap();
+        json_patch::patch(&mut pod, &patch.operations().unwrap()).unwrap();
         pod
     }
 
@@ -459,7 +459,7 @@ mod tests {
                 let admission = admit(then, &usual(), "web", &PodView::read(&text).unwrap());
                 let admission = admission.unwrap();
                 let Outcome::Injected { patch, .. } = admission.outcome else { panic!("not ours") };
-                json_patch::patch(&mut pod, &patch).unwrap();
+                json_patch::patch(&mut pod, &patch.operations().unwrap()).unwrap();
                 let context = format!("{before} -> {after}");
                 assert_eq!(decide(&pod, then).change, None, "{context}");
                 let told = admission.warnings.iter().any(|w| w.reason() == "ArrivedWithout");

@@ -1,7 +1,11 @@
 //! The containers and volumes that a pod gets.
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
+use crate::added::{
+    Capabilities, Container, DownwardFile, EnvVar, Exec, FieldRef, KeyToPath, Port, Probe,
+    Projected, Projection, SeccompProfile, SecretVolume, SecurityContext, Volume, VolumeMount,
+};
 use crate::choices::Choices;
 use crate::contract::{PodIdentity, Source};
 use crate::names::{
@@ -21,6 +25,8 @@ pub(crate) struct Sidecar<'a> {
     pub(crate) choices: &'a Choices,
     pub(crate) identities: &'a [Usable],
     pub(crate) resources: Option<Value>,
+    /// Where the value that App Service clients repeat comes from.
+    pub(crate) uid: Value,
     /// Where it serves its metrics to the cluster.
     pub(crate) metrics_port: Option<u16>,
     /// Not bound yet: in native mode the other containers are held.
@@ -31,53 +37,56 @@ pub(crate) struct Sidecar<'a> {
 /// sidecar that reaches it.
 const NEVER: i32 = i32::MAX;
 
+/// The mode of files: less is unreadable to a process that is not root. What protects them is that no
+/// other container mounts them.
+const READABLE: i32 = 0o644;
+
 impl Sidecar<'_> {
     /// The sidecar.
-    pub(crate) fn container(&self) -> Value {
-        let mut container = self.common(SIDECAR, &self.args().to_args());
-        container.insert("env".to_owned(), self.environment());
-        if let Some(port) = self.metrics_port {
-            let port = json!({"name": METRICS_PORT, "containerPort": port, "protocol": "TCP"});
-            container.insert("ports".to_owned(), json!([port]));
+    pub(crate) fn container(&self) -> Container<'_> {
+        let user = self.settings.sidecar_user;
+        let is_native = self.choices.sidecar == Mode::Native;
+        let port = |number| Port { name: METRICS_PORT, number, protocol: "TCP" };
+        Container {
+            env: self.environment(),
+            ports: self.metrics_port.map(|number| [port(number)]),
+            volume_mounts: self.mounts(),
+            restart_policy: is_native.then_some("Always"),
+            startup_probe: (is_native && self.hold).then(|| self.probe()),
+            ..self.common(
+                SIDECAR,
+                self.args().to_args(),
+                SecurityContext { run_as_user: user, run_as_group: user, ..restricted() },
+            )
         }
-        let mut security = restricted();
-        if let Some(user) = self.settings.sidecar_user {
-            security.insert("runAsUser".to_owned(), json!(user));
-            security.insert("runAsGroup".to_owned(), json!(user));
-        }
-        container.insert("securityContext".to_owned(), Value::Object(security));
-        container.insert("volumeMounts".to_owned(), self.mounts());
-        if self.choices.sidecar == Mode::Native {
-            container.insert("restartPolicy".to_owned(), json!("Always"));
-            if self.hold {
-                container.insert("startupProbe".to_owned(), self.probe());
-            }
-        }
-        Value::Object(container)
     }
 
     /// The init container of link-local mode: it adds the address to the pod's loopback and ends.
-    pub(crate) fn address_container(&self) -> Value {
-        let mut container = self.common(ADDRESS_CONTAINER, &["address".to_owned()]);
-        let mut security = restricted();
-        security.insert("runAsNonRoot".to_owned(), json!(false));
-        security.insert("runAsUser".to_owned(), json!(0));
-        // A plain program loses added capabilities at exec unless it runs as root.
-        let capabilities = json!({"drop": ["ALL"], "add": ["NET_ADMIN"]});
-        security.insert("capabilities".to_owned(), capabilities);
-        container.insert("securityContext".to_owned(), Value::Object(security));
-        Value::Object(container)
+    pub(crate) fn address_container(&self) -> Container<'_> {
+        let security_context = SecurityContext {
+            run_as_non_root: false,
+            run_as_user: Some(0),
+            // A plain program loses added capabilities at exec unless it runs as root.
+            capabilities: Capabilities { drop: ["ALL"], add: Some(["NET_ADMIN"]) },
+            ..restricted()
+        };
+        self.common(ADDRESS_CONTAINER, vec!["address".to_owned()], security_context)
     }
 
     /// The volumes: one that is projected, and one for each Secret.
-    pub(crate) fn volumes(&self) -> Vec<Value> {
+    pub(crate) fn volumes(&self) -> Vec<Volume<'_>> {
         let mut volumes = vec![self.projected()];
         volumes.extend(self.secrets().map(|secret| {
-            // Optional, since a required Secret that vanishes would stop every update of the pod.
-            json!({
-                "name": secret_volume(secret),
-                "secret": {"secretName": secret, "defaultMode": 0o644, "optional": true},
-            })
+            Volume {
+                name: secret_volume(secret).into(),
+                projected: None,
+                // Optional, since a required Secret that vanishes would stop every update of the pod.
+                secret: Some(SecretVolume {
+                    secret_name: secret,
+                    default_mode: READABLE,
+                    optional: true,
+                }),
+            }
         }));
         volumes
     }
@@ -108,79 +117,84 @@ impl Sidecar<'_> {
         self.settings.binding.as_ref().filter(|_| has_binding)
     }
 
-    fn common(&self, name: &str, args: &[String]) -> Map<String, Value> {
-        let mut container = Map::new();
-        container.insert("name".to_owned(), json!(name));
-        container.insert("image".to_owned(), json!(self.settings.sidecar_image));
-        container.insert("command".to_owned(), json!([SIDECAR_PROGRAM]));
-        container.insert("args".to_owned(), json!(args));
-        if let Some(resources) = &self.resources {
-            container.insert("resources".to_owned(), resources.clone());
+    fn common(
+        &self,
+        name: &'static str,
+        args: Vec<String>,
+        security_context: SecurityContext,
+    ) -> Container<'_> {
+        Container {
+            name,
+            image: &self.settings.sidecar_image,
+            command: [SIDECAR_PROGRAM],
+            args,
+            resources: self.resources.as_ref(),
+            env: Vec::new(),
+            ports: None,
+            security_context,
+            volume_mounts: Vec::new(),
+            restart_policy: None,
+            startup_probe: None,
         }
-        container
     }
 
-    fn environment(&self) -> Value {
-        let uid = json!({"fieldRef": {"fieldPath": "metadata.uid"}});
-        let mut environment = vec![json!({"name": HEADER_VARIABLE, "valueFrom": uid})];
+    fn environment(&self) -> Vec<EnvVar<'_>> {
         let Egress { https_proxy, no_proxy, extra_ca } = self.egress;
+        let mut environment = vec![EnvVar::from(HEADER_VARIABLE, &self.uid)];
         let variables =
             [(EXTRA_CA_VARIABLE, extra_ca), ("HTTPS_PROXY", https_proxy), ("NO_PROXY", no_proxy)];
         for (name, value) in variables {
-            environment.extend(value.iter().map(|value| json!({"name": name, "value": value})));
+            environment.extend(value.iter().map(|value| EnvVar::text(name, value)));
         }
-        Value::Array(environment)
+        environment
     }
 
-    fn mounts(&self) -> Value {
-        let mount =
-            |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
+    fn mounts(&self) -> Vec<VolumeMount<'_>> {
         // Over the second path the API server would mount the pod's Kubernetes token.
-        let ours = [VOLUME_DIR, "/var/run/secrets/kubernetes.io/serviceaccount"]
-            .map(|path| mount(SIDECAR, path));
+        let ours = [VOLUME_DIR, "/var/run/secrets/kubernetes.io/serviceaccount"];
+        let ours = ours.map(|path| (SIDECAR.into(), path.into()));
         let secrets = self
             .secrets()
-            .map(|secret| mount(&secret_volume(secret), &format!("{SECRETS_DIR}/{secret}")));
-        ours.into_iter().chain(secrets).collect()
+            .map(|secret| (secret_volume(secret).into(), format!("{SECRETS_DIR}/{secret}").into()));
+        let mount = |(name, mount_path)| VolumeMount { name, mount_path, read_only: true };
+        ours.into_iter().chain(secrets).map(mount).collect()
     }
 
-    fn probe(&self) -> Value {
+    fn probe(&self) -> Probe {
         // An exec probe, since its output stands in the pod's events, and since a mesh that
         // redirects inbound connections would break any other.
         let port = format!("--port={}", self.choices.port);
-        json!({
-            "exec": {"command": [SIDECAR_PROGRAM, "probe", port]},
-            "periodSeconds": 2,
-            "failureThreshold": NEVER,
-        })
+        Probe {
+            exec: Exec { command: [SIDECAR_PROGRAM.into(), "probe".into(), port.into()] },
+            period_seconds: 2,
+            failure_threshold: NEVER,
+        }
     }
 
-    fn projected(&self) -> Value {
-        let token = |path: &str, audience: &str| {
-            json!({"serviceAccountToken": {
-                "path": path, "audience": audience, "expirationSeconds": 3600,
-            }})
+    fn projected(&self) -> Volume<'_> {
+        let token = |path, audience| Projection::ServiceAccountToken {
+            path,
+            audience,
+            expiration_seconds: 3600,
         };
-        let annotation = format!("metadata.annotations['{IDENTITIES}']");
+        let field_path = format!("metadata.annotations['{IDENTITIES}']");
+        let identities = DownwardFile { path: IDENTITIES_FILE, field_ref: FieldRef { field_path } };
         let mut sources = vec![
-            json!({"downwardAPI": {"items": [
-                {"path": IDENTITIES_FILE, "fieldRef": {"fieldPath": annotation}},
-            ]}}),
+            Projection::Downward { items: [identities] },
             token(TOKEN_FILE, &self.settings.audience),
         ];
         if let Some(binding) = self.binding() {
             sources.push(token(BINDING_TOKEN_FILE, BINDING_AUDIENCE));
             // Optional, since without it the pod would not start, and its other identities would
             // not be served either.
-            sources.push(json!({"configMap": {
-                "name": binding.ca_config_map,
-                "items": [{"key": "ca.crt", "path": BINDING_CA_FILE}],
-                "optional": true,
-            }}));
+            sources.push(Projection::ConfigMap {
+                name: &binding.ca_config_map,
+                items: [KeyToPath { key: "ca.crt", path: BINDING_CA_FILE }],
+                optional: true,
+            });
         }
-        // 0644: less is unreadable to a process that is not root. What protects the files is that
-        // no other container mounts them.
-        json!({"name": SIDECAR, "projected": {"defaultMode": 0o644, "sources": sources}})
+        let projected = Projected { default_mode: READABLE, sources };
+        Volume { name: SIDECAR.into(), projected: Some(projected), secret: None }
     }
 
     /// The Secrets of types 1 and 2, each once.
@@ -197,14 +211,16 @@ impl Sidecar<'_> {
 
 /// What restricted Pod Security asks of a container.
 /// Source: Kubernetes' documentation, "Pod Security Standards".
-fn restricted() -> Map<String, Value> {
-    let mut security = Map::new();
-    security.insert("runAsNonRoot".to_owned(), json!(true));
-    security.insert("allowPrivilegeEscalation".to_owned(), json!(false));
-    security.insert("readOnlyRootFilesystem".to_owned(), json!(true));
-    security.insert("capabilities".to_owned(), json!({"drop": ["ALL"]}));
-    security.insert("seccompProfile".to_owned(), json!({"type": "RuntimeDefault"}));
-    security
+fn restricted() -> SecurityContext {
+    SecurityContext {
+        run_as_non_root: true,
+        allow_privilege_escalation: false,
+        read_only_root_filesystem: true,
+        capabilities: Capabilities { drop: ["ALL"], add: None },
+        seccomp_profile: SeccompProfile { kind: "RuntimeDefault" },
+        run_as_user: None,
+        run_as_group: None,
+    }
 }
 
 /// How the name of a Secret's volume begins.

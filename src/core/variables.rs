@@ -4,8 +4,9 @@
 
 use serde_json::{Value, json};
 
+use crate::added::EnvVar;
 use crate::names::{APP_SERVICE_PATH, HEADER_VARIABLE, IMDS_PATH, LINK_LOCAL};
-use crate::pod::{Container, EnvVar};
+use crate::pod::{self, Container};
 
 /// What the containers of a pod are to be told.
 #[derive(Clone, Debug)]
@@ -18,16 +19,16 @@ pub(crate) enum Announcement {
 
 /// The value that App Service clients repeat in a header, as the rest of an `env` entry.
 #[derive(Clone, Debug)]
-pub(crate) struct HeaderValue {
-    key: &'static str,
-    value: Value,
+pub(crate) enum HeaderValue {
+    Text(String),
+    From(Value),
 }
 
 /// What to do with the variables of one container.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Variables {
+pub(crate) struct Variables<'a> {
     /// Entries to append.
-    pub(crate) add: Vec<Value>,
+    pub(crate) add: Vec<EnvVar<'a>>,
     /// Entries whose `value` gets a new text, by their place.
     pub(crate) extend: Vec<Extension>,
     /// What the container keeps us from doing.
@@ -54,11 +55,16 @@ pub(crate) enum Conflict {
 /// Where clients that honour a proxy must not use it.
 const DIRECT: [&str; 3] = ["127.0.0.1", "localhost", LINK_LOCAL];
 
+/// The uid of the pod, as the source of a variable.
+pub(crate) fn pod_uid() -> Value {
+    json!({"fieldRef": {"fieldPath": "metadata.uid"}})
+}
+
 impl HeaderValue {
     /// The pod's uid: the same in every container, and not to be guessed by whoever makes a
     /// container send a request.
     pub(crate) fn pod_uid() -> Self {
-        Self { key: "valueFrom", value: json!({"fieldRef": {"fieldPath": "metadata.uid"}}) }
+        Self::From(pod_uid())
     }
 
     /// What a sidecar that is already there compares with.
@@ -66,22 +72,25 @@ impl HeaderValue {
         let variable = sidecar.variable(HEADER_VARIABLE);
         let from = variable.and_then(|variable| variable.value_from);
         if let Some(value) = from.and_then(|raw| serde_json::from_str(raw.get()).ok()) {
-            return Self { key: "valueFrom", value };
+            return Self::From(value);
         }
         match variable.and_then(|variable| variable.value.as_deref()) {
-            Some(value) => Self { key: "value", value: json!(value) },
+            Some(value) => Self::Text(value.to_owned()),
             None => Self::pod_uid(),
         }
     }
 
-    fn entry(&self, name: &str) -> Value {
-        json!({"name": name, self.key: self.value})
+    fn entry(&self, name: &'static str) -> EnvVar<'_> {
+        match self {
+            Self::Text(value) => EnvVar::text(name, value),
+            Self::From(value) => EnvVar::from(name, value),
+        }
     }
 }
 
 impl Announcement {
     /// Decides for one container. Asked again for its own result, it decides to do nothing.
-    pub(crate) fn decide(&self, container: &Container<'_>) -> Variables {
+    pub(crate) fn decide(&self, container: &Container<'_>) -> Variables<'_> {
         let mut variables = Variables::default();
         if let Self::Endpoint { port, header } = self {
             endpoint_variables(container, *port, header, &mut variables);
@@ -91,11 +100,11 @@ impl Announcement {
     }
 }
 
-fn endpoint_variables(
+fn endpoint_variables<'a>(
     container: &Container<'_>,
     port: u16,
-    header: &HeaderValue,
-    variables: &mut Variables,
+    header: &'a HeaderValue,
+    variables: &mut Variables<'a>,
 ) {
     let base = format!("http://127.0.0.1:{port}");
     let endpoint = format!("{base}{APP_SERVICE_PATH}");
@@ -111,7 +120,7 @@ fn endpoint_variables(
         ("ARM_MSI_ENDPOINT", format!("{base}{IMDS_PATH}")),
     ] {
         match container.variable(name) {
-            None => variables.add.push(json!({"name": name, "value": value})),
+            None => variables.add.push(EnvVar::text(name, value)),
             Some(own) if own.value.as_deref() == Some(&value) => {}
             Some(_) => variables.conflicts.push(Conflict::Variable(name)),
         }
@@ -140,10 +149,15 @@ impl Pair {
     }
 
     /// Adds the pair where it is absent. Whether the container then has it from us.
-    fn apply(&self, endpoint: &str, header: &HeaderValue, variables: &mut Variables) -> bool {
+    fn apply<'a>(
+        &self,
+        endpoint: &str,
+        header: &'a HeaderValue,
+        variables: &mut Variables<'a>,
+    ) -> bool {
         match self {
             Self::Absent([url, secret]) => {
-                variables.add.push(json!({"name": url, "value": endpoint}));
+                variables.add.push(EnvVar::text(url, endpoint.to_owned()));
                 variables.add.push(header.entry(secret));
                 true
             }
@@ -156,9 +170,9 @@ impl Pair {
     }
 }
 
-fn proxy_exceptions(container: &Container<'_>, variables: &mut Variables) {
+fn proxy_exceptions(container: &Container<'_>, variables: &mut Variables<'_>) {
     let own = || container.env.iter().flatten();
-    let is_proxy = |variable: &&EnvVar<'_>| {
+    let is_proxy = |variable: &&pod::EnvVar<'_>| {
         let proxies = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
         proxies.iter().any(|proxy| variable.name.eq_ignore_ascii_case(proxy))
     };
@@ -167,7 +181,8 @@ fn proxy_exceptions(container: &Container<'_>, variables: &mut Variables) {
     } else if container.env_from.as_ref().is_some_and(|sources| !sources.is_empty()) {
         variables.conflicts.push(Conflict::HiddenProxy("envFrom".to_owned()));
     }
-    let is_set = |variable: &EnvVar<'_>| variable.value.as_ref().is_some_and(|v| !v.is_empty());
+    let is_set =
+        |variable: &pod::EnvVar<'_>| variable.value.as_ref().is_some_and(|v| !v.is_empty());
     if !own().filter(is_proxy).any(is_set) {
         return;
     }
@@ -186,7 +201,7 @@ fn proxy_exceptions(container: &Container<'_>, variables: &mut Variables) {
     if !has_list {
         let value = DIRECT.join(",");
         for name in ["NO_PROXY", "no_proxy"] {
-            variables.add.push(json!({"name": name, "value": value}));
+            variables.add.push(EnvVar::text(name, value.clone()));
         }
     }
 }
@@ -211,14 +226,17 @@ fn extended(list: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn decide(container: &Value) -> Variables {
-        let text = container.to_string();
-        let container: Container<'_> = serde_json::from_str(&text).unwrap();
-        Announcement::Endpoint { port: 2579, header: HeaderValue::pod_uid() }.decide(&container)
+    fn announcement() -> Announcement {
+        Announcement::Endpoint { port: 2579, header: HeaderValue::pod_uid() }
     }
 
-    fn added(variables: &Variables) -> Vec<&str> {
-        variables.add.iter().map(|entry| entry["name"].as_str().unwrap()).collect()
+    fn decide<'a>(announcement: &'a Announcement, container: &Value) -> Variables<'a> {
+        let text = container.to_string();
+        announcement.decide(&serde_json::from_str(&text).unwrap())
+    }
+
+    fn added<'a>(variables: &Variables<'a>) -> Vec<&'a str> {
+        variables.add.iter().map(|entry| entry.name).collect()
     }
 
     fn env(entries: &[(&str, &str)]) -> Value {
@@ -256,8 +274,9 @@ mod tests {
                 &["IDENTITY_ENDPOINT"],
             ),
         ];
+        let announcement = announcement();
         for (own, expected, conflicts) in cases {
-            let variables = decide(&env(own));
+            let variables = decide(&announcement, &env(own));
             assert_eq!(added(&variables), expected, "{own:?}");
             let conflicts: Vec<_> = conflicts.iter().copied().map(Conflict::Variable).collect();
             assert_eq!(variables.conflicts, conflicts, "{own:?}");
@@ -267,19 +286,22 @@ mod tests {
     #[test]
     fn the_result_gets_nothing_more() {
         let mut container = env(&[("HTTPS_PROXY", "http://proxy:3128")]);
-        let first = decide(&container);
+        let announcement = announcement();
+        let first = decide(&announcement, &container);
         assert_eq!(first.add.len(), 8);
-        container["env"].as_array_mut().unwrap().extend(first.add);
-        let second = decide(&container);
+        let added = first.add.iter().map(|entry| json!(entry));
+        container["env"].as_array_mut().unwrap().extend(added);
+        let second = decide(&announcement, &container);
         assert!(second.add.is_empty() && second.extend.is_empty(), "{second:?}");
         assert_eq!(second.conflicts, []);
     }
 
     #[test]
     fn the_header_is_the_pods_uid() {
-        let variables = decide(&json!({"name": "app"}));
+        let announcement = announcement();
+        let variables = decide(&announcement, &json!({"name": "app"}));
         assert_eq!(
-            variables.add[1],
+            json!(variables.add[1]),
             json!({"name": "IDENTITY_HEADER", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}})
         );
     }
@@ -289,9 +311,11 @@ mod tests {
         type Case<'a> = (&'a [(&'a str, &'a str)], usize, Vec<(usize, &'a str)>);
         let ours = "127.0.0.1,localhost,169.254.169.254";
         let proxy = ("http_proxy", "http://proxy:3128");
+        let announcement = announcement();
         let lists = |own: &[(&str, &str)]| {
-            let variables = decide(&env(own));
-            let added = variables.add.iter().filter(|entry| entry["value"] == ours).count();
+            let variables = decide(&announcement, &env(own));
+            let is_ours = |entry: &&EnvVar<'_>| entry.value.as_deref() == Some(ours);
+            let added = variables.add.iter().filter(is_ours).count();
             let extended = variables.extend.into_iter().map(|e| (e.at, e.value)).collect();
             (added, extended)
         };
@@ -321,6 +345,8 @@ mod tests {
 
     #[test]
     fn a_proxy_that_cannot_be_seen_is_reported() {
+        let announcement = announcement();
+        let decide = |container: &Value| decide(&announcement, container);
         let from = json!({"name": "app", "envFrom": [{"configMapRef": {"name": "proxy"}}]});
         assert_eq!(decide(&from).conflicts, [Conflict::HiddenProxy("envFrom".into())]);
         let reference = json!({"secretKeyRef": {"name": "s", "key": "k"}});
@@ -338,7 +364,7 @@ mod tests {
         let of = |env: Value| {
             let text = json!({"name": "imdslet", "env": [env]}).to_string();
             let container: Container<'_> = serde_json::from_str(&text).unwrap();
-            HeaderValue::of_sidecar(&container).entry("IDENTITY_HEADER")
+            json!(HeaderValue::of_sidecar(&container).entry("IDENTITY_HEADER"))
         };
         assert_eq!(
             of(json!({"name": "IMDSLET_HEADER", "value": "fixed"})),

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use imdslet_core::admission::{Admission, Outcome, Refusal, Untouched, admit};
 use imdslet_core::names::{ADDRESS_CONTAINER, POD_LABEL};
 use imdslet_core::objects::ObjectName;
+use imdslet_core::patch::Patch;
 use imdslet_core::pod::PodView;
 use imdslet_core::settings::Settings;
 use imdslet_core::warning::Warning;
-use json_patch::Patch;
 use serde_json::Value;
 
 use super::Needs;
@@ -185,8 +185,7 @@ const MIC_LEAVES: &str = "; MIC may have assigned their identities to the node f
 
 /// Whether the pod gets Azure's own address. What a pod chose stands only in its patch.
 fn is_link_local(patch: &Patch) -> bool {
-    let added = serde_json::to_string(patch).unwrap_or_default();
-    added.contains(&format!("\"name\":\"{ADDRESS_CONTAINER}\""))
+    patch.to_string().contains(&format!("\"name\":\"{ADDRESS_CONTAINER}\""))
 }
 
 fn reason_of(warning: &Warning) -> Reason {

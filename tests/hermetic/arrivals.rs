@@ -59,7 +59,7 @@ fn admitted(
     let admission = admit(index, settings, "web", &PodView::read(&text)?)?;
     let Outcome::Injected { patch, identities } = admission.outcome else { return Ok(None) };
     let mut after = pod.clone();
-    json_patch::patch(&mut after, &patch).unwrap();
+    json_patch::patch(&mut after, &patch.operations().unwrap()).unwrap();
     Ok(Some((after, identities)))
 }
 

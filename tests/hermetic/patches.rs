@@ -82,7 +82,7 @@ fn readable(decision: &Result<Admission, Refusal>) -> Value {
             json!({"warnings": warnings, "outcome": format!("untouched: {}", why.reason())})
         }
         Outcome::Injected { patch, identities } => json!({
-            "warnings": warnings, "outcome": "injected", "identities": identities, "patch": patch,
+            "warnings": warnings, "outcome": "injected", "identities": identities, "patch": patch.operations().unwrap(),
         }),
     }
 }
@@ -95,6 +95,6 @@ fn applied(case: &Case) -> Option<(Value, Vec<String>)> {
         return None;
     };
     let mut after = case.pod.clone();
-    json_patch::patch(&mut after, &patch).unwrap();
+    json_patch::patch(&mut after, &patch.operations().unwrap()).unwrap();
     Some((after, identities))
 }

@@ -36,10 +36,10 @@ proptest! {
         let Ok(first) = decide(&index, &settings, &pod) else { return Ok(()) };
         let Outcome::Injected { patch, identities } = first.outcome else { return Ok(()) };
         let mut after = pod.clone();
-        json_patch::patch(&mut after, &patch).unwrap();
+        json_patch::patch(&mut after, &patch.operations().unwrap()).unwrap();
 
         prop_assert_eq!(only_adds(&pod, &after), Ok(()));
-        for operation in patch.iter() {
+        for operation in patch.operations().unwrap().iter() {
             let operation = serde_json::to_value(operation).unwrap();
             prop_assert!(is_of_the_design(&operation), "{}", operation);
         }
@@ -61,7 +61,7 @@ proptest! {
         };
         let Outcome::Injected { patch, .. } = admission.outcome else { return Ok(()) };
         let mut after = pod.clone();
-        json_patch::patch(&mut after, &patch).unwrap();
+        json_patch::patch(&mut after, &patch.operations().unwrap()).unwrap();
         let mut unknown = Vec::new();
         collect_unknown(&pod, &mut unknown);
         let mut survived = Vec::new();

@@ -8,23 +8,22 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use json_patch::Patch;
+use imdslet_core::patch::Patch;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 /// The version that is understood, and answered.
 pub(crate) const API_VERSION: &str = "admission.k8s.io/v1";
 
-/// What the API server asks.
+/// What the API server asks, with its objects as `T`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Review<'a> {
+pub(crate) struct Review<'a, T> {
     #[serde(borrow, default)]
     pub(crate) api_version: Cow<'a, str>,
     #[serde(borrow, default)]
     pub(crate) kind: Cow<'a, str>,
-    #[serde(borrow, default)]
-    pub(crate) request: Option<Request<'a>>,
+    #[serde(borrow = "'a")]
+    pub(crate) request: Option<Request<'a, T>>,
 }
 
 /// What a review says that it is. Read by itself where the whole cannot be read: the request of
@@ -41,7 +40,7 @@ pub(crate) struct Head<'a> {
 /// The object in question, and what is done with it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Request<'a> {
+pub(crate) struct Request<'a, T> {
     #[serde(borrow)]
     pub(crate) uid: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -52,12 +51,30 @@ pub(crate) struct Request<'a> {
     pub(crate) namespace: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(crate) operation: Cow<'a, str>,
-    #[serde(borrow, default)]
-    pub(crate) object: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub(crate) old_object: Option<&'a RawValue>,
+    pub(crate) object: Option<T>,
+    pub(crate) old_object: Option<T>,
     #[serde(default)]
     pub(crate) dry_run: Option<bool>,
+}
+
+impl<T> Request<'_, T> {
+    /// Whether a pod is created.
+    pub(crate) fn creates_pod(&self) -> bool {
+        self.is("", "CREATE")
+    }
+
+    /// Whether a pod gets ephemeral containers.
+    pub(crate) fn adds_ephemeral_containers(&self) -> bool {
+        self.is("ephemeralcontainers", "UPDATE")
+    }
+
+    fn is(&self, sub_resource: &str, operation: &str) -> bool {
+        let Resource { group, resource } = &self.resource;
+        group.is_empty()
+            && resource == "pods"
+            && self.sub_resource.as_deref().unwrap_or_default() == sub_resource
+            && self.operation == operation
+    }
 }
 
 /// Group and plural name of a kind.
@@ -100,9 +117,6 @@ struct Status {
     message: String,
 }
 
-/// What the answer to a usual pod fits into.
-const USUAL: usize = 8 * 1024;
-
 impl<'a> Answer<'a> {
     /// The object is admitted, with `patch` applied to it.
     pub(crate) fn allow(uid: &'a str, patch: Option<&'a Patch>, warnings: Vec<String>) -> Self {
@@ -130,15 +144,13 @@ impl<'a> Answer<'a> {
     /// None that could happen: all of it is plain.
     pub(crate) fn write(&self) -> Result<Vec<u8>, serde_json::Error> {
         let Some(patch) = self.patch else { return serde_json::to_vec(self) };
-        let mut operations = Vec::with_capacity(USUAL);
-        serde_json::to_writer(&mut operations, patch)?;
-        let mut text = String::with_capacity(2 * USUAL);
+        let mut text = String::with_capacity(2 * patch.as_bytes().len());
         text.push_str(&serde_json::to_string(self)?);
         // It goes into the innermost object, past what would look for characters to escape:
         // base64 has none, and it is most of the answer.
         let ends = text.split_off(text.trim_end_matches('}').len());
         text.push_str(r#","patch":""#);
-        STANDARD.encode_string(operations, &mut text);
+        STANDARD.encode_string(patch.as_bytes(), &mut text);
         text.push('"');
         text.push_str(&ends);
         Ok(text.into_bytes())

@@ -8,6 +8,7 @@ use imdslet_core::objects::Object;
 use imdslet_core::pod::PodView;
 use imdslet_core::settings::Settings;
 use imdslet_core::warning::Warning;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::review::{API_VERSION, Answer, Head, Request, Review};
@@ -119,9 +120,25 @@ pub struct Reviewed {
 ///
 /// [`Unanswerable`] if the body cannot be answered by an AdmissionReview.
 pub fn review(index: &Index, settings: &Settings, body: &[u8]) -> Result<Reviewed, Unanswerable> {
-    let request = parse(body)?;
-    let decision = decide(index, settings, &request);
-    let decided = match &decision {
+    let body = text(body)?;
+    // Nearly every review creates a pod that can be read: it is read with what is around it. Any
+    // other is read again with its objects as text, which also tells best what is wrong with them.
+    if let Ok(request) = parse::<PodView<'_>>(body)
+        && request.creates_pod()
+    {
+        let pod = request.object.as_ref().filter(|pod| pod.selector().is_some());
+        let decision = match pod {
+            Some(pod) => created(index, settings, &request, pod),
+            None => Ok(Admission::untouched(Untouched::NotOptedIn)),
+        };
+        return answer(&request.uid, &decision);
+    }
+    let request = parse::<&RawValue>(body)?;
+    answer(&request.uid, &decide(index, settings, &request))
+}
+
+fn answer(uid: &str, decision: &Result<Admission, Refusal>) -> Result<Reviewed, Unanswerable> {
+    let decided = match decision {
         Ok(Admission { outcome: Outcome::Injected { patch, .. }, .. }) => {
             let reason = if patch.is_empty() { "AlreadyInjected" } else { "Injected" };
             Decided::new("injected", reason)
@@ -133,7 +150,7 @@ pub fn review(index: &Index, settings: &Settings, body: &[u8]) -> Result<Reviewe
     };
     let warnings = decision.as_ref().map_or(&[][..], |admission| &admission.warnings);
     let warnings = warnings.iter().map(Warning::reason).collect();
-    let body = bytes(&answer(&request, &decision))?;
+    let body = bytes(&in_words(uid, decision))?;
     Ok(Reviewed { body, decided, warnings })
 }
 
@@ -143,7 +160,7 @@ pub fn review(index: &Index, settings: &Settings, body: &[u8]) -> Result<Reviewe
 ///
 /// [`Unanswerable`] if the body cannot be answered by an AdmissionReview.
 pub fn advise(index: &Index, settings: &Settings, body: &[u8]) -> Result<Reviewed, Unanswerable> {
-    let request = parse(body)?;
+    let request = parse::<&RawValue>(text(body)?)?;
     let namespace = request.namespace.as_deref().unwrap_or_default();
     let object = request.object.map_or("{}", RawValue::get);
     let given = if request.resource.group == GROUP {
@@ -164,10 +181,13 @@ fn bytes(answer: &Answer<'_>) -> Result<Vec<u8>, Unanswerable> {
     answer.write().map_err(|error| Unanswerable::NotAReview(error.to_string()))
 }
 
-fn parse(body: &[u8]) -> Result<Request<'_>, Unanswerable> {
-    // Once for all: else each part that is kept as text would be looked through again.
-    let body = str::from_utf8(body).map_err(|error| Unanswerable::NotAReview(error.to_string()))?;
-    match serde_json::from_str::<Review<'_>>(body) {
+/// Once for all: else each part that is kept as text would be looked through again.
+fn text(body: &[u8]) -> Result<&str, Unanswerable> {
+    str::from_utf8(body).map_err(|error| Unanswerable::NotAReview(error.to_string()))
+}
+
+fn parse<'a, T: Deserialize<'a>>(body: &'a str) -> Result<Request<'a, T>, Unanswerable> {
+    match serde_json::from_str::<Review<'_, T>>(body) {
         Ok(review) => {
             understood(&review.api_version, &review.kind)?;
             review.request.ok_or(Unanswerable::NoRequest)
@@ -188,7 +208,7 @@ fn understood(api_version: &str, kind: &str) -> Result<(), Unanswerable> {
     Err(Unanswerable::Version { api_version: start_of(api_version), kind: start_of(kind) })
 }
 
-fn answer<'a>(request: &'a Request<'_>, decision: &'a Result<Admission, Refusal>) -> Answer<'a> {
+fn in_words<'a>(uid: &'a str, decision: &'a Result<Admission, Refusal>) -> Answer<'a> {
     match decision {
         Ok(admission) => {
             let warnings = admission.warnings.iter().map(ToString::to_string).collect();
@@ -196,46 +216,56 @@ fn answer<'a>(request: &'a Request<'_>, decision: &'a Result<Admission, Refusal>
                 Outcome::Injected { patch, .. } => Some(patch),
                 Outcome::Untouched(_) => None,
             };
-            Answer::allow(&request.uid, patch, warnings)
+            Answer::allow(uid, patch, warnings)
         }
         Err(refusal) => {
             let code = match refusal {
                 Refusal::Unreadable(_) | Refusal::NoContainers => 400,
                 _ => 403,
             };
-            Answer::refuse(&request.uid, code, format!("imdslet: {refusal}"))
+            Answer::refuse(uid, code, format!("imdslet: {refusal}"))
         }
     }
 }
 
-fn decide(index: &Index, settings: &Settings, request: &Request<'_>) -> Result<Admission, Refusal> {
+/// Decides for a pod that is created. Whether it has opted in is known.
+fn created<T>(
+    index: &Index,
+    settings: &Settings,
+    request: &Request<'_, T>,
+    pod: &PodView<'_>,
+) -> Result<Admission, Refusal> {
     let namespace = request.namespace.as_deref().unwrap_or_default();
-    let object = request.object.map_or("{}", |object| object.get());
-    let of_pods = request.resource.group.is_empty() && request.resource.resource == "pods";
-    let sub_resource = request.sub_resource.as_deref().unwrap_or_default();
-    let is_dry_run = request.dry_run.unwrap_or(false);
-    match (of_pods, sub_resource, &*request.operation) {
-        (true, "", "CREATE") => {
-            // No words of the pod itself: they may be anything, and stay in the answer.
-            let pod = PodView::opted_in(object).inspect_err(|_| {
-                tracing::info!(%namespace, reason = "Unreadable", "refused");
-            })?;
-            let Some(pod) = pod else { return Ok(Admission::untouched(Untouched::NotOptedIn)) };
-            let decision = admit(index, settings, namespace, &pod);
-            log(namespace, &pod, is_dry_run, &decision);
-            decision
-        }
-        (true, "ephemeralcontainers", "UPDATE") => {
-            let before = request.old_object.map_or("{}", |object| object.get());
-            let (Ok(pod), Ok(before)) = (PodView::read(object), PodView::read(before)) else {
-                // The API server reads it better, or refuses it with better words.
-                return Ok(Admission::untouched(Untouched::NoSidecar));
-            };
-            let decision = Ok(admit_ephemeral(settings, &pod, &before));
-            log(namespace, &pod, is_dry_run, &decision);
-            decision
-        }
-        _ => Ok(not_for_us(request)),
+    let decision = admit(index, settings, namespace, pod);
+    log(namespace, pod, request.dry_run, &decision);
+    decision
+}
+
+fn decide(
+    index: &Index,
+    settings: &Settings,
+    request: &Request<'_, &RawValue>,
+) -> Result<Admission, Refusal> {
+    let namespace = request.namespace.as_deref().unwrap_or_default();
+    let object = request.object.map_or("{}", RawValue::get);
+    if request.creates_pod() {
+        // No words of the pod itself: they may be anything, and stay in the answer.
+        let pod = PodView::opted_in(object).inspect_err(|_| {
+            tracing::info!(%namespace, reason = "Unreadable", "refused");
+        })?;
+        let Some(pod) = pod else { return Ok(Admission::untouched(Untouched::NotOptedIn)) };
+        created(index, settings, request, &pod)
+    } else if request.adds_ephemeral_containers() {
+        let before = request.old_object.map_or("{}", RawValue::get);
+        let (Ok(pod), Ok(before)) = (PodView::read(object), PodView::read(before)) else {
+            // The API server reads it better, or refuses it with better words.
+            return Ok(Admission::untouched(Untouched::NoSidecar));
+        };
+        let decision = Ok(admit_ephemeral(settings, &pod, &before));
+        log(namespace, &pod, request.dry_run, &decision);
+        decision
+    } else {
+        Ok(not_for_us(request))
     }
 }
 
@@ -245,7 +275,7 @@ fn start_of(text: &str) -> String {
 }
 
 /// Admits what should never have been sent here: refusing it would stop work that is none of ours.
-fn not_for_us(request: &Request<'_>) -> Admission {
+fn not_for_us<T>(request: &Request<'_, T>) -> Admission {
     let what = match request.sub_resource.as_deref() {
         Some(sub_resource) if !sub_resource.is_empty() => {
             format!("{} of {}/{sub_resource}", request.operation, request.resource.resource)
@@ -260,8 +290,13 @@ fn not_for_us(request: &Request<'_>) -> Admission {
 }
 
 /// One event for each decision that an operator may ask for.
-fn log(namespace: &str, pod: &PodView<'_>, dry_run: bool, decision: &Result<Admission, Refusal>) {
-    let pod = pod.name();
+fn log(
+    namespace: &str,
+    pod: &PodView<'_>,
+    dry_run: Option<bool>,
+    decision: &Result<Admission, Refusal>,
+) {
+    let (pod, dry_run) = (pod.name(), dry_run.unwrap_or(false));
     match decision {
         Err(refusal) => {
             let reason = refusal.reason();
