@@ -9,6 +9,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -49,7 +50,8 @@ pub(crate) struct Service {
 
 /// Binds the loopback addresses to `port`, and Azure's own address where `link_local` is asked for.
 ///
-/// `[::1]` takes the port that 127.0.0.1 got, and is left out where the pod has no IPv6.
+/// `[::1]` takes the port that 127.0.0.1 got, and is left out where the pod has no IPv6. Where
+/// another program has it, there is no serving: clients that say `localhost` would reach that one.
 ///
 /// # Errors
 ///
@@ -58,17 +60,30 @@ pub(crate) async fn bind(
     port: u16,
     link_local: bool,
 ) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+    let mut listeners = loop {
+        match bind_localhost(port).await {
+            // Any port was asked for, and the one that IPv4 had free was taken in IPv6.
+            Err((SocketAddr::V6(_), error))
+                if port == 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            bound => break bound?,
+        }
+    };
+    if link_local {
+        listeners.push(bind_one(LINK_LOCAL).await?);
+    }
+    Ok(listeners)
+}
+
+async fn bind_localhost(port: u16) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
     let v4 = bind_one((Ipv4Addr::LOCALHOST, port).into()).await?;
     let port = v4.local_addr().map_or(port, |address| address.port());
     let mut listeners = vec![v4];
     match bind_one((Ipv6Addr::LOCALHOST, port).into()).await {
         Ok(listener) => listeners.push(listener),
-        Err((addr, error)) => {
+        Err((addr, error)) if is_without_ipv6(&error) => {
             tracing::info!(%addr, %error, reason = "NoIpv6", "not listening");
         }
-    }
-    if link_local {
-        listeners.push(bind_one(LINK_LOCAL).await?);
+        Err(taken) => return Err(taken),
     }
     Ok(listeners)
 }
@@ -89,6 +104,12 @@ pub(crate) async fn bind_all(port: u16) -> Result<TcpListener, (SocketAddr, io::
 
 async fn bind_one(address: SocketAddr) -> Result<TcpListener, (SocketAddr, io::Error)> {
     TcpListener::bind(address).await.map_err(|error| (address, error))
+}
+
+/// Whether the pod has no IPv6: none of its addresses, or not even the protocol.
+fn is_without_ipv6(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT))
 }
 
 impl Service {
@@ -201,6 +222,23 @@ mod tests {
         (String::from_utf8(read).unwrap(), ended)
     }
 
+    #[tokio::test]
+    async fn who_has_the_port_of_localhost_in_ipv6_is_not_passed_over() {
+        for (errno, is_passed_over) in [
+            (Errno::ADDRNOTAVAIL, true),
+            (Errno::AFNOSUPPORT, true),
+            (Errno::ADDRINUSE, false),
+            (Errno::MFILE, false),
+        ] {
+            assert_eq!(is_without_ipv6(&errno.into()), is_passed_over, "{errno}");
+        }
+        // What is to be said of a machine without IPv6 is said above.
+        let Ok(app) = TcpListener::bind("[::1]:0").await else { return };
+        let taken = app.local_addr().unwrap();
+        let (address, error) = bind(taken.port(), false).await.unwrap_err();
+        assert_eq!((address, error.kind()), (taken, io::ErrorKind::AddrInUse));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn slow_idle_and_talkative_clients_are_cut() {
         let (answer, after) = cut("GET / HT").await;
@@ -213,6 +251,7 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
         assert!(after < HEAD_DEADLINE, "{after:?}");
     }
+
     #[tokio::test(start_paused = true)]
     async fn beyond_its_places_a_client_waits_until_another_one_leaves() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
