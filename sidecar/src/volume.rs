@@ -68,6 +68,8 @@ enum Generation<'a> {
     /// Files that nobody projected: when it was written, and its length.
     File(Option<SystemTime>, u64),
     Missing,
+    /// Like none that is looked at: what was there could not be read, so it is read again.
+    Unread,
 }
 
 /// Why a file cannot be used.
@@ -91,6 +93,7 @@ impl Generation<'_> {
             Self::Folder(name) => Generation::Folder(name.into_owned().into()),
             Self::File(written, length) => Generation::File(written, length),
             Self::Missing => Generation::Missing,
+            Self::Unread => Generation::Unread,
         }
     }
 }
@@ -112,7 +115,7 @@ impl Volume {
         Self { dir, data, turns, read: Mutex::new(None) }
     }
 
-    /// What stands in the files now, and whether it was read anew.
+    /// What stands in the files now, and whether that is new.
     pub(crate) fn view(&self) -> (Arc<View>, bool) {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = self.turns.as_ref().map(Turns::current);
@@ -136,10 +139,12 @@ impl Volume {
             return (Arc::clone(&known.view), false);
         }
         let last = read.take().map(|read| read.view);
-        let view = Arc::new(self.load(last.as_deref()));
-        let generation = generation.into_owned();
+        let (view, is_whole) = self.load(last.as_deref());
+        let is_new = last.as_deref() != Some(&view);
+        let view = last.filter(|_| !is_new).unwrap_or_else(|| Arc::new(view));
+        let generation = if is_whole { generation.into_owned() } else { Generation::Unread };
         *read = Some(Read { generation, view: Arc::clone(&view), turn, left });
-        (view, true)
+        (view, is_new)
     }
 
     /// One system call and no allocation, where it is as the kubelet lays it out. `name` is room
@@ -163,7 +168,9 @@ impl Volume {
         }
     }
 
-    fn load(&self, last: Option<&View>) -> View {
+    /// What stands in the file, and whether that is all that this writing of it will ever say: a
+    /// read may fail by what passes, such as running out of file descriptors.
+    fn load(&self, last: Option<&View>) -> (View, bool) {
         let path = self.dir.join(IDENTITIES_FILE);
         let text = fs::read_to_string(&path).map_err(|error| Unusable::Read(error.to_string()));
         match text.and_then(|text| parse(&text)) {
@@ -178,13 +185,16 @@ impl Volume {
                         "identities read"
                     );
                 }
-                View { pod: Some(pod), problem: None }
+                (View { pod: Some(pod), problem: None }, true)
             }
             Err(why) => {
                 let problem = format!("{} cannot be used: {why}", path.display());
                 let pod = last.and_then(|view| view.pod.clone());
-                tracing::error!(kept_last = pod.is_some(), error = problem, "identities not read");
-                View { pod, problem: Some(problem) }
+                if last.and_then(|view| view.problem.as_ref()) != Some(&problem) {
+                    let kept_last = pod.is_some();
+                    tracing::error!(kept_last, error = problem, "identities not read");
+                }
+                (View { pod, problem: Some(problem) }, !matches!(why, Unusable::Read(_)))
             }
         }
     }
@@ -307,11 +317,32 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_read_is_read_again_before_the_kubelet_turns() {
+        let dir = tempfile::tempdir().unwrap();
+        project(dir.path(), "..1", &[(IDENTITIES_FILE, &text(&pod([identity("web/db", '1')])))]);
+        let volume = Volume::new(dir.path().to_owned(), None);
+        assert_eq!(names(&volume.view().0), Some(vec!["web/db"]));
+        // In place of what passes: nobody can read a folder.
+        project(dir.path(), "..2", &[]);
+        let file = dir.path().join("..2").join(IDENTITIES_FILE);
+        fs::create_dir(&file).unwrap();
+        let (view, is_new) = volume.view();
+        assert_eq!((names(&view), is_new), (Some(vec!["web/db"]), true));
+        assert!(view.problem.as_deref().unwrap().contains("directory"), "{:?}", view.problem);
+        assert!(!volume.view().1, "it is told once");
+        fs::remove_dir(&file).unwrap();
+        fs::write(&file, text(&pod([]))).unwrap();
+        let (view, is_new) = volume.view();
+        assert_eq!((&*view, is_new), (&View { pod: Some(pod([])), problem: None }, true));
+    }
+
+    #[test]
     fn an_empty_file_holds_nobody() {
         for empty in ["", "\n"] {
             assert_eq!(parse(empty), Ok(pod([])));
         }
     }
+
     fn any_identity() -> impl Strategy<Value = PodIdentity> {
         let sources = [
             Source::Federated,
