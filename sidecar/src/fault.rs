@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::cause::{Attempt, Cause, DENIED_BY_POLICY, NO_FEDERATED_CREDENTIAL};
 use crate::sources::{BindingFault, MountedFault, NodeFault};
@@ -56,7 +57,8 @@ pub(crate) enum Fault {
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<Duration>,
-    pub(crate) body: Vec<u8>,
+    /// A token, where it is one.
+    pub(crate) body: Zeroizing<Vec<u8>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -204,7 +206,10 @@ mod tests {
             claims: &claims,
         };
         let retry_after = Some(Duration::from_secs(7));
-        super::judge(&Reply { status, retry_after, body: body.into() }, &attempt)
+        super::judge(
+            &Reply { status, retry_after, body: body.as_bytes().to_vec().into() },
+            &attempt,
+        )
     }
 
     fn refusal(error: &str, code: u32) -> String {

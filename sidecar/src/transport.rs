@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,18 +33,26 @@ mod route;
 /// The largest answer that is read. A token with many groups has some kilobytes.
 const LARGEST_ANSWER: usize = 256 * 1024;
 
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NoReply {
+    pub(crate) why: String,
+    /// Whether the other side showed a certificate that is not trusted.
+    pub(crate) is_untrusted: bool,
+}
+
 /// Posts a request. The seam at which tests see what would leave the pod.
 #[async_trait]
 pub(crate) trait Post: Send + Sync {
-    /// Sends `request` and reads the answer whole; the error says why there is none.
-    async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, String>;
+    /// Sends `request` and reads the answer whole.
+    async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, NoReply>;
 }
 
 /// Gets something from the node's metadata service. The seam at which tests stand in for the node.
 #[async_trait]
 pub(crate) trait Get: Send + Sync {
-    /// Gets `path_and_query` and reads the answer whole; the error says why there is none.
-    async fn get(&self, path_and_query: &str) -> Result<Reply, String>;
+    /// Gets `path_and_query` and reads the answer whole.
+    async fn get(&self, path_and_query: &str) -> Result<Reply, NoReply>;
 }
 
 /// One kind of client for all, for the sidecar's size.
@@ -78,12 +87,13 @@ impl Https {
 
 #[async_trait]
 impl Post for Https {
-    async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, String> {
+    async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, NoReply> {
         let proxy = self.route.proxy_of(request.uri()).map(ToString::to_string);
         let reply = receive(self.client.request(request)).await;
         // Whose fault it is would not be seen otherwise.
-        reply.map_err(|why| {
-            proxy.map_or(why.clone(), |proxy| format!("by the proxy {proxy}: {why}"))
+        reply.map_err(|NoReply { why, is_untrusted }| match proxy {
+            Some(proxy) => NoReply { why: format!("by the proxy {proxy}: {why}"), is_untrusted },
+            None => NoReply { why, is_untrusted },
         })
     }
 }
@@ -123,11 +133,11 @@ impl Proxied {
 
 #[async_trait]
 impl Post for Proxied {
-    async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, String> {
+    async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, NoReply> {
         let (mut head, body) = request.into_parts();
         let mut uri = head.uri.into_parts();
         uri.authority = Some(self.server.clone());
-        head.uri = Uri::from_parts(uri).map_err(|error| error.to_string())?;
+        head.uri = Uri::from_parts(uri).map_err(|error| NoReply::of(&error))?;
         receive(self.client.request(http::Request::from_parts(head, body))).await
     }
 }
@@ -154,11 +164,11 @@ impl Node {
 
 #[async_trait]
 impl Get for Node {
-    async fn get(&self, path_and_query: &str) -> Result<Reply, String> {
+    async fn get(&self, path_and_query: &str) -> Result<Reply, NoReply> {
         let request = http::Request::get(format!("http://{}{path_and_query}", self.server))
             .header("Metadata", "true")
             .body(Full::default())
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| NoReply::of(&error))?;
         receive(self.client.request(request)).await
     }
 }
@@ -179,16 +189,16 @@ fn client(connector: HttpsConnector<Route>) -> HttpsClient {
 }
 
 /// Reads the answer whole.
-async fn receive(answer: ResponseFuture) -> Result<Reply, String> {
-    let answer = answer.await.map_err(|error| chain(&error))?;
+async fn receive(answer: ResponseFuture) -> Result<Reply, NoReply> {
+    let answer = answer.await.map_err(|error| NoReply::of(&error))?;
     let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| {
         // The other form, a date, is not what Entra ID sends.
         value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
     });
     let status = answer.status().as_u16();
     let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await;
-    let body = body.map_err(|error| chain(error.as_ref()))?.to_bytes().to_vec();
-    Ok(Reply { status, retry_after, body })
+    let body = body.map_err(|error| NoReply::of(error.as_ref()))?.to_bytes();
+    Ok(Reply { status, retry_after, body: body.to_vec().into() })
 }
 
 /// The transport of one credential for one fetch: it posts to one URL, and keeps what came back.
@@ -198,7 +208,7 @@ async fn receive(answer: ResponseFuture) -> Result<Reply, String> {
 pub(crate) struct Confined {
     https: Arc<dyn Post>,
     allowed: Url,
-    outcome: Mutex<Option<Result<Reply, String>>>,
+    outcome: Mutex<Option<Result<Reply, NoReply>>>,
 }
 
 /// What must stand in an answer that brings a token. `expires_in` is bounded, because the moment
@@ -216,11 +226,11 @@ impl Confined {
     }
 
     /// What came back, or why nothing did; `None` if nothing was sent.
-    pub(crate) fn take(&self) -> Option<Result<Reply, String>> {
+    pub(crate) fn take(&self) -> Option<Result<Reply, NoReply>> {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn keep(&self, outcome: Result<Reply, String>) {
+    fn keep(&self, outcome: Result<Reply, NoReply>) {
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
     }
 }
@@ -238,7 +248,7 @@ impl HttpClient for Confined {
             return Err(failed("credentials are posted to the identity's own authority alone"));
         }
         let request = convert(request).ok_or_else(|| failed("the request cannot be sent"))?;
-        let reply = match self.https.post(request).await {
+        let mut reply = match self.https.post(request).await {
             Ok(reply) => reply,
             Err(why) => {
                 self.keep(Err(why));
@@ -252,7 +262,8 @@ impl HttpClient for Confined {
             self.keep(Ok(reply));
             return Err(failed("no token"));
         }
-        Ok(AsyncRawResponse::from_bytes(reply.status.into(), Headers::new(), reply.body))
+        let body = std::mem::take(&mut *reply.body);
+        Ok(AsyncRawResponse::from_bytes(reply.status.into(), Headers::new(), body))
     }
 }
 
@@ -267,6 +278,26 @@ fn convert(request: &Request) -> Option<http::Request<Full<Bytes>>> {
 
 fn failed(message: &'static str) -> Error {
     Error::with_message(ErrorKind::Other, message)
+}
+
+impl NoReply {
+    fn of(error: &(dyn StdError + 'static)) -> Self {
+        Self { why: chain(error), is_untrusted: is_untrusted(error) }
+    }
+}
+
+/// Whether rustls refused the certificate of the other side.
+fn is_untrusted(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
+            return true;
+        }
+        // The source of an I/O error is that of the error in it, which is thus left out.
+        let within = error.downcast_ref().and_then(io::Error::get_ref);
+        next = within.map(|within| within as &dyn StdError).or_else(|| error.source());
+    }
+    false
 }
 
 /// The error and its causes: hyper's own text is `client error (Connect)`.
@@ -295,7 +326,7 @@ mod tests {
 
     #[async_trait]
     impl Post for Wire {
-        async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, String> {
+        async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, NoReply> {
             panic!("{} was let through", request.uri());
         }
     }
@@ -327,8 +358,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let request = http::Request::post(format!("http://{address}/")).body(Full::default());
         let https = Https::new(&[], Proxies::default()).unwrap();
-        let why = https.post(request.unwrap()).await.unwrap_err();
-        assert!(why.contains("scheme"), "{why}");
+        let NoReply { why, is_untrusted } = https.post(request.unwrap()).await.unwrap_err();
+        assert!(why.contains("scheme") && !is_untrusted, "{why}");
     }
 
     /// A stand-in for the node that takes one request, exactly as Azure's takes it.
@@ -354,7 +385,7 @@ mod tests {
         let client = Node::new(address.parse().unwrap()).unwrap();
         let (reply, head) = tokio::join!(client.get("/metadata/x?y=z"), standing_in);
         let retry_after = Some(Duration::from_secs(7));
-        assert_eq!(reply, Ok(Reply { status: 307, retry_after, body: b"hi".to_vec() }));
+        assert_eq!(reply, Ok(Reply { status: 307, retry_after, body: b"hi".to_vec().into() }));
         assert_eq!(
             head.to_ascii_lowercase(),
             format!("get /metadata/x?y=z http/1.1\r\nmetadata: true\r\nhost: {address}\r\n\r\n")

@@ -21,7 +21,7 @@ use crate::fault::{Fault, judge};
 use crate::resource::Resource;
 use crate::secret::Secret;
 use crate::source::Received;
-use crate::transport::{Confined, Post};
+use crate::transport::{Confined, NoReply, Post};
 
 /// A token that is asked for.
 pub(super) struct Exchange<'a> {
@@ -111,7 +111,10 @@ impl Exchange<'_> {
                         claims: self.claims,
                     },
                 ),
-                Some(Err(why)) => self.no_answer(why),
+                Some(Err(NoReply { why, is_untrusted: true })) => {
+                    Fault::Untrusted { authority: self.authority.to_owned(), why }
+                }
+                Some(Err(NoReply { why, is_untrusted: false })) => self.no_answer(why),
                 None => self.no_answer(error.to_string()),
             }),
         }
@@ -130,13 +133,7 @@ impl Exchange<'_> {
     }
 
     fn no_answer(&self, why: String) -> Fault {
-        let authority = self.authority.to_owned();
-        // What rustls says of a certificate that it does not trust.
-        if why.contains("certificate") {
-            Fault::Untrusted { authority, why }
-        } else {
-            Fault::NoAnswer { authority, why }
-        }
+        Fault::NoAnswer { authority: self.authority.to_owned(), why }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use imdslet_core::contract::PodIdentity;
 use imdslet_core::names::TOKEN_FILE;
 use imdslet_core::serve::ServeArgs;
+use zeroize::Zeroizing;
 
 use super::exchange::Exchange;
 use super::tries::until_the_deadline;
@@ -55,10 +56,10 @@ async fn exchange(
 /// The service account token. The kubelet renews the file long before the token ends, so it is
 /// read for each fetch.
 pub(super) fn service_account_token(path: &Path) -> Result<Secret, Fault> {
-    let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
-    match read.as_deref().map(str::trim) {
+    let read = std::fs::read_to_string(path).map(Zeroizing::new);
+    match read.as_ref().map(|token| token.trim()) {
         Ok("") => Err(Fault::NoAssertion { why: format!("{} is empty", path.display()) }),
         Ok(token) => Ok(Secret::new(token)),
-        Err(why) => Err(Fault::NoAssertion { why: format!("{}: {why}", path.display()) }),
+        Err(error) => Err(Fault::NoAssertion { why: format!("{}: {error}", path.display()) }),
     }
 }

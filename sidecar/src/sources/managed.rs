@@ -1,5 +1,6 @@
 //! Type 0 with `imdslet.dev/source: managed`: the metadata service of the node.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use azure_core::http::Url;
@@ -16,7 +17,7 @@ use crate::fault::{Fault, Reply};
 use crate::resource::Resource;
 use crate::secret::Secret;
 use crate::source::{Fetched, Received};
-use crate::transport::Get;
+use crate::transport::{Get, NoReply};
 
 /// Why the node's metadata service gave no token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,8 +47,9 @@ pub(crate) enum NodeFault {
 }
 
 #[derive(Deserialize)]
-struct TokenAnswer {
-    access_token: String,
+struct TokenAnswer<'a> {
+    #[serde(borrow)]
+    access_token: Cow<'a, str>,
     /// Seconds since the Unix epoch, as a text or, from some, as a number.
     expires_on: Value,
 }
@@ -124,7 +126,7 @@ fn query(identity: &PodIdentity, resource: &Resource) -> Result<String, NodeFaul
 }
 
 async fn ask(node: &dyn Get, identity: &PodIdentity, query: &str) -> Result<Received, Fault> {
-    let reply = node.get(query).await.map_err(|why| NodeFault::NoAnswer { why })?;
+    let reply = node.get(query).await.map_err(|NoReply { why, .. }| NodeFault::NoAnswer { why })?;
     Ok(judge(&reply, identity)?)
 }
 
@@ -186,14 +188,14 @@ mod tests {
 
     #[async_trait]
     impl Get for Node {
-        async fn get(&self, path_and_query: &str) -> Result<Reply, String> {
+        async fn get(&self, path_and_query: &str) -> Result<Reply, NoReply> {
             let at = self.began.elapsed().as_secs();
             self.asked.lock().unwrap().push((at, path_and_query.to_owned()));
             let mut answers = self.answers.lock().unwrap();
             let last = answers.len() == 1;
             let (status, body) = if last { answers[0] } else { answers.remove(0) };
             let retry_after = (status == 429).then_some(Duration::from_secs(3));
-            Ok(Reply { status, retry_after, body: body.into() })
+            Ok(Reply { status, retry_after, body: body.as_bytes().to_vec().into() })
         }
     }
 
@@ -275,7 +277,9 @@ mod tests {
 
     #[test]
     fn only_a_whole_answer_is_a_token() {
-        let read = |body: &str| token(&Reply { status: 200, retry_after: None, body: body.into() });
+        let read = |body: &str| {
+            token(&Reply { status: 200, retry_after: None, body: body.as_bytes().to_vec().into() })
+        };
         for body in [
             "",
             "<html>",

@@ -12,6 +12,7 @@ use super::*;
 use crate::config::FETCH_DEADLINE;
 use crate::fault::Reply;
 use crate::testing::{identity, now, serve_args};
+use crate::transport::NoReply;
 
 mod credentials;
 
@@ -20,13 +21,13 @@ const TOKEN: &str =
 
 /// Takes the place of the network: answers as told, and keeps what would have left the pod.
 struct Wire {
-    reply: Result<Reply, String>,
+    reply: Result<Reply, NoReply>,
     sent: Mutex<Vec<(String, String)>>,
 }
 
 #[async_trait]
 impl Post for Wire {
-    async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, String> {
+    async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, NoReply> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let body = String::from_utf8(body.to_vec()).unwrap();
@@ -36,7 +37,7 @@ impl Post for Wire {
 }
 
 fn reply(status: u16, body: &str) -> Arc<Wire> {
-    let reply = Reply { status, retry_after: None, body: body.into() };
+    let reply = Reply { status, retry_after: None, body: body.as_bytes().to_vec().into() };
     Arc::new(Wire { reply: Ok(reply), sent: Mutex::default() })
 }
 
@@ -45,7 +46,7 @@ struct NoNode;
 
 #[async_trait]
 impl Get for NoNode {
-    async fn get(&self, path_and_query: &str) -> Result<Reply, String> {
+    async fn get(&self, path_and_query: &str) -> Result<Reply, NoReply> {
         panic!("the node was asked for {path_and_query}");
     }
 }
@@ -197,7 +198,7 @@ struct Slow {
 
 #[async_trait]
 impl Post for Slow {
-    async fn post(&self, _: http::Request<Full<Bytes>>) -> Result<Reply, String> {
+    async fn post(&self, _: http::Request<Full<Bytes>>) -> Result<Reply, NoReply> {
         self.asked.lock().unwrap().push(self.began.elapsed().as_millis());
         tokio::time::sleep(self.delay).await;
         let refusal = self.refusals.lock().unwrap().pop();
@@ -205,7 +206,7 @@ impl Post for Slow {
             Some(code) => (401, format!(r#"{{"error":"e","error_codes":[{code}]}}"#)),
             None => (200, TOKEN.to_owned()),
         };
-        Ok(Reply { status, retry_after: None, body: body.into() })
+        Ok(Reply { status, retry_after: None, body: body.as_bytes().to_vec().into() })
     }
 }
 
@@ -264,11 +265,13 @@ async fn what_is_no_answer_of_entra_id_is_told_as_such() {
         assert_eq!(fault.reason(), reason, "{status} {body}");
         assert_eq!(wire.sent.lock().unwrap().len(), 1, "asked once, {status} {body}");
     }
-    for (why, reason) in [
-        ("tcp connect error: Connection refused", "NoAnswer"),
-        ("invalid peer certificate: UnknownIssuer", "Untrusted"),
+    for (why, is_untrusted, reason) in [
+        ("tcp connect error: Connection refused", false, "NoAnswer"),
+        ("by the proxy http://certificate-proxy:3128: Connection refused", false, "NoAnswer"),
+        ("invalid peer certificate: UnknownIssuer", true, "Untrusted"),
     ] {
-        let wire = Arc::new(Wire { reply: Err(why.to_owned()), sent: Mutex::default() });
+        let reply = Err(NoReply { why: why.to_owned(), is_untrusted });
+        let wire = Arc::new(Wire { reply, sent: Mutex::default() });
         let (entra, _dir) = entra(&wire, Some("a.s.a"));
         let fault = entra.fetch(&identity("web/db", '1'), &vault()).await.unwrap_err();
         assert_eq!(fault.reason(), reason);
@@ -282,7 +285,7 @@ async fn a_silent_authority_is_given_up() {
 
     #[async_trait]
     impl Post for Silence {
-        async fn post(&self, _: http::Request<Full<Bytes>>) -> Result<Reply, String> {
+        async fn post(&self, _: http::Request<Full<Bytes>>) -> Result<Reply, NoReply> {
             std::future::pending().await
         }
     }

@@ -93,15 +93,19 @@ struct Tenants {
 
 #[async_trait]
 impl Post for Tenants {
-    async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, String> {
+    async fn post(&self, request: http::Request<Full<Bytes>>) -> Result<Reply, NoReply> {
         self.all.wait().await;
         let tenant = request.uri().path().split('/').nth(1).unwrap();
         if tenant == self.refused {
             let body = r#"{"error":"unauthorized_client","error_description":"AADSTS700016: No.","error_codes":[700016]}"#;
-            return Ok(Reply { status: 400, retry_after: None, body: body.into() });
+            return Ok(Reply {
+                status: 400,
+                retry_after: None,
+                body: body.as_bytes().to_vec().into(),
+            });
         }
         let body = format!(r#"{{"expires_in":3599,"access_token":"{tenant}"}}"#);
-        Ok(Reply { status: 200, retry_after: None, body: body.into() })
+        Ok(Reply { status: 200, retry_after: None, body: body.as_bytes().to_vec().into() })
     }
 }
 
