@@ -142,15 +142,21 @@ impl From<Missing> for Problem {
                      them and why; mend that, or ask for fewer",
                 )
             },
-            Missing::Dropped | Missing::Full => Self {
-                retry_after: Some(Duration::from_secs(1)),
-                ..Self::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    missing.reason(),
-                    "the sidecar is busy with other tokens; ask again",
-                )
-            },
+            Missing::Dropped => {
+                busy(missing.reason(), "the pod's identities changed meanwhile; ask again")
+            }
+            Missing::Full => {
+                busy(missing.reason(), "the sidecar is busy with other tokens; ask again")
+            }
         }
+    }
+}
+
+/// What is over in a moment.
+fn busy(reason: &'static str, message: &str) -> Problem {
+    Problem {
+        retry_after: Some(Duration::from_secs(1)),
+        ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason, message)
     }
 }
 
@@ -248,6 +254,17 @@ mod tests {
                 "correlationId": "c",
             })
         );
+    }
+
+    #[tokio::test]
+    async fn who_is_to_ask_again_is_told_why() {
+        for (missing, part) in [(Missing::Dropped, "identities changed"), (Missing::Full, "busy")] {
+            let problem = Problem::from(missing);
+            assert_eq!(problem.retry_after, Some(Duration::from_secs(1)));
+            let (status, body) = read(problem.answer()).await;
+            assert_eq!(status, 503);
+            assert!(body["message"].as_str().unwrap().contains(part), "{body}");
+        }
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 //! How many tokens were given, told once a minute. Pure: what is counted is an argument.
 //!
 //! Each token has a line of its own when it is fetched, and one when it is first given after a
-//! refresh that nobody waited for. All that follows is counted: a line for each request would fill
-//! the node's disk.
+//! fetch that nobody waited for: a refresh, or a search for an object id. All that follows is
+//! counted: a line for each request would fill the node's disk.
 
 use std::cmp::Reverse;
 

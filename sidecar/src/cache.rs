@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::Summary;
+use crate::claims::Claims;
 use crate::fault::Fault;
 use crate::resource::Resource;
 use crate::schedule::epoch;
@@ -71,6 +72,8 @@ pub(crate) enum Want {
     Any,
     /// One that was fetched just now, where there is one to be had.
     Anew,
+    /// None: only what a token tells of its principal.
+    Principal,
 }
 
 /// What is found at one look.
@@ -92,10 +95,12 @@ impl Cache {
         }))
     }
 
-    /// Tells once a minute how many tokens were given.
-    pub(crate) async fn keep_count(self) -> Infallible {
+    /// Tells once a minute how many tokens were given. `look` drops what is gone also where nothing
+    /// is in use, and so nothing is refreshed.
+    pub(crate) async fn keep_count(self, look: impl Fn()) -> Infallible {
         loop {
             sleep(SUMMED_UP_AFTER).await;
+            look();
             self.summary().tell();
         }
     }
@@ -106,18 +111,48 @@ impl Cache {
     }
 
     /// The token of `identity` for `resource`: the one that is held while it is valid and wanted,
-    /// else the outcome of the one fetch that all who ask wait for. Says whether it had to be
-    /// waited for.
+    /// else the outcome of the one fetch that all who ask wait for. What had to be waited for is
+    /// only given, and counted, while `may_be_given`.
     pub(crate) async fn token(
         &self,
         identity: &PodIdentity,
         resource: &Resource,
         want: Want,
-    ) -> Result<(Arc<Token>, bool), Missing> {
-        let (mut outcome, held) = match self.look(identity, resource, want)? {
-            Look::Held(token) => return Ok((token, false)),
+        may_be_given: impl Fn() -> bool,
+    ) -> Result<Arc<Token>, Missing> {
+        let (outcome, held) = match self.look(identity, resource, want)? {
+            Look::Held(token) => return Ok(token),
             Look::Wait(outcome, held) => (outcome, held),
         };
+        let token = self.outcome(outcome, held).await?;
+        if !may_be_given() {
+            return Err(Missing::Dropped);
+        }
+        if self.book().give(identity, resource, &token) {
+            self.0.changed.notify_one();
+        }
+        Ok(token)
+    }
+
+    /// Fetches a token of `identity` where none is held, for what it tells of its principal. Nobody
+    /// is given it, and so it does not come into use.
+    pub(crate) async fn learn(
+        &self,
+        identity: &PodIdentity,
+        resource: &Resource,
+    ) -> Result<(), Missing> {
+        match self.look(identity, resource, Want::Principal)? {
+            Look::Held(_) => Ok(()),
+            Look::Wait(outcome, held) => self.outcome(outcome, held).await.map(drop),
+        }
+    }
+
+    /// Waits for the outcome of a fetch, for which `held` stands in where there is a fault.
+    async fn outcome(
+        &self,
+        mut outcome: watch::Receiver<Option<Outcome>>,
+        held: Option<Arc<Token>>,
+    ) -> Outcome {
         // Whoever leaves here leaves alone: the fetch has its own task. The sender goes away
         // without an outcome when the entry was dropped.
         let outcome = match outcome.wait_for(Option::is_some).await.as_deref() {
@@ -125,10 +160,8 @@ impl Cache {
             Ok(None) | Err(_) => Err(Missing::Dropped),
         };
         match (outcome, held) {
-            (Err(Missing::Fault { .. }), Some(held)) if held.is_valid((self.0.now)()) => {
-                Ok((held, true))
-            }
-            (outcome, _) => outcome.map(|token| (token, true)),
+            (Err(Missing::Fault { .. }), Some(held)) if held.is_valid((self.0.now)()) => Ok(held),
+            (outcome, _) => outcome,
         }
     }
 
@@ -145,6 +178,13 @@ impl Cache {
     /// Whether the principal of `identity` is known by a token that is held, or was.
     pub(crate) fn knows_principal(&self, identity: &PodIdentity) -> bool {
         self.has_principal(identity, |_| true)
+    }
+
+    /// The tenant of `identity`, as a token that is held for it tells.
+    pub(crate) fn tenant(&self, identity: &PodIdentity) -> Option<String> {
+        let book = self.book();
+        let mut of_it = book.entries().iter().filter(|entry| entry.is_of(identity));
+        of_it.find_map(|entry| Claims::of(entry.token.as_ref()?.primary.access_token.reveal()).tid)
     }
 
     fn has_principal(&self, identity: &PodIdentity, is_it: impl Fn(&str) -> bool) -> bool {
@@ -194,12 +234,15 @@ impl Cache {
         if let Some(token) = &held
             && !(want == Want::Anew && entry.may_fetch_anew())
         {
+            if want == Want::Principal {
+                return Ok(Look::Held(Arc::clone(token)));
+            }
             entry.given += 1;
             if !std::mem::replace(&mut entry.in_use, true) {
                 tracing::info!(
                     identity = identity.name,
                     resource = resource.start(),
-                    "refreshed token first given"
+                    "token first given"
                 );
                 self.0.changed.notify_one();
             }
@@ -214,8 +257,7 @@ impl Cache {
                 _ => self.fly(entry, identity.clone()),
             }
         }
-        let flight = entry.flight.as_mut().ok_or(Missing::Dropped)?;
-        flight.waiting += 1;
+        let flight = entry.flight.as_ref().ok_or(Missing::Dropped)?;
         Ok(Look::Wait(flight.outcome.clone(), held))
     }
 

@@ -16,6 +16,7 @@ pub(crate) struct Claims {
     #[serde(deserialize_with = "first")]
     pub(crate) aud: Option<String>,
     pub(crate) oid: Option<String>,
+    pub(crate) tid: Option<String>,
     pub(crate) nbf: Option<u64>,
 }
 

@@ -30,6 +30,9 @@ pub enum ServeError {
     /// A certificate of the environment that is none.
     #[error("a certificate of IMDSLET_EXTRA_CA cannot be used ({0}); correct --extra-ca")]
     ExtraCa(rustls::Error),
+    /// TLS itself, without any certificate of ours.
+    #[error("TLS cannot be set up ({0}); this build of the sidecar is broken, use a released one")]
+    Tls(rustls::Error),
     /// An address that cannot be listened on.
     #[error(
         "cannot listen on {address} ({source}); is the port taken? imdslet.dev/port sets another"
@@ -65,17 +68,12 @@ pub enum ServeError {
 /// [`ServeError`], before anything is served.
 pub async fn serve(args: ServeArgs, config: Config, turns: Turns) -> Result<(), ServeError> {
     let mut signals = Signals::new(args.mode).map_err(ServeError::Signals)?;
-    let https = Https::new(&config.extra_ca, config.proxies).map_err(ServeError::ExtraCa)?;
     let args = Arc::new(args);
-    let now: Now = Arc::new(SystemTime::now);
-    let node = Node::new(Authority::from_static(LINK_LOCAL)).map_err(ServeError::ExtraCa)?;
-    let sources =
-        Sources::new(Arc::clone(&args), Arc::new(https), Arc::new(node), Arc::clone(&now));
-    let cache = Cache::new(Box::new(sources), Arc::clone(&now));
-    let volume = Volume::new(args.dir.clone(), Some(turns));
-    let endpoint = Endpoint::new(volume, cache.clone(), config.header, now);
+    let (endpoint, cache) = wire(&args, config, turns)?;
+    let looking = endpoint.clone();
+    let look = || drop(looking.view());
     // Now, so that the log says at the start what is wrong with the files.
-    endpoint.view();
+    look();
 
     let listeners = bind(args.port, args.link_local).await.map_err(|(address, source)| {
         if address.ip().is_loopback() {
@@ -101,8 +99,8 @@ pub async fn serve(args: ServeArgs, config: Config, turns: Turns) -> Result<(), 
     // Cancel-safe: a signal that arrives meanwhile is kept, and the other arms never end.
     let signal = tokio::select! {
         signal = signals.end() => signal,
-        never = cache.clone().keep_fresh() => match never {},
-        never = cache.keep_count() => match never {},
+        never = cache.clone().keep_fresh(look) => match never {},
+        never = cache.keep_count(look) => match never {},
     };
     stop.cancel();
     tracing::info!(signal, "ending");
@@ -114,6 +112,21 @@ pub async fn serve(args: ServeArgs, config: Config, turns: Turns) -> Result<(), 
     let complete = drained.await.is_ok();
     tracing::info!(complete, "ended");
     Ok(())
+}
+
+/// The endpoint, the cache behind it, and the sources behind that.
+fn wire(
+    args: &Arc<ServeArgs>,
+    config: Config,
+    turns: Turns,
+) -> Result<(Endpoint, Cache), ServeError> {
+    let https = Https::new(&config.extra_ca, config.proxies).map_err(ServeError::ExtraCa)?;
+    let node = Node::new(Authority::from_static(LINK_LOCAL)).map_err(ServeError::Tls)?;
+    let now: Now = Arc::new(SystemTime::now);
+    let sources = Sources::new(Arc::clone(args), Arc::new(https), Arc::new(node), Arc::clone(&now));
+    let cache = Cache::new(Box::new(sources), Arc::clone(&now));
+    let volume = Volume::new(args.dir.clone(), Some(turns));
+    Ok((Endpoint::new(volume, cache.clone(), config.header, now), cache))
 }
 
 /// The socket of the metrics, where one is asked for and can be had. A pod without metrics is

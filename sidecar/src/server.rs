@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State as Shared};
 use axum::response::Response;
-use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -16,7 +16,7 @@ use imdslet_core::contract::PodIdentity;
 use tokio::time::{Instant, timeout};
 
 use crate::answer::{self, Problem};
-use crate::cache::{Cache, Missing, Want};
+use crate::cache::{Cache, Missing};
 use crate::config::FORM_DEADLINE;
 use crate::metrics::{Outcome, Requests};
 use crate::query::BadQuery;
@@ -71,7 +71,13 @@ async fn handle(Shared(endpoint): Shared<Endpoint>, request: Request) -> Respons
 async fn handle_scrape(Shared(endpoint): Shared<Endpoint>, request: Request) -> Response {
     let (head, _) = request.into_parts();
     let answered = decide_scrape(&head).map(|()| endpoint.metrics()).map_err(Problem::from);
-    endpoint.finish(Route::of(&head), answered)
+    // What came here is none of the pod's own: whoever reaches this port must not be able to have
+    // its applications look refused.
+    let route = match Route::of(&head) {
+        Route::Metrics => Route::Metrics,
+        _ => Route::Other,
+    };
+    endpoint.finish(route, answered)
 }
 
 /// The form of a POST. The body of any other request is not read: none is needed, and so none can
@@ -109,8 +115,7 @@ impl Endpoint {
         match decide(head, form, self.0.header.as_ref())? {
             Ask::Info(selector) => {
                 let view = self.view();
-                let identity = self.identity(&view, &selector)?;
-                Ok(answer::info(&identity.tenant_id))
+                self.info(self.identity(&view, &selector)?)
             }
             Ask::State => Ok(answer::json(StatusCode::OK, &State::of(&self.view(), &self.0.cache))),
             Ask::Metrics => Ok(self.metrics()),
@@ -124,6 +129,23 @@ impl Endpoint {
                 Waited::Problem(problem) => problem,
             }),
         }
+    }
+
+    /// What is told of `identity`: its tenant. For one of the source `managed` the AzureIdentity
+    /// need not state it.
+    fn info(&self, identity: &PodIdentity) -> Result<Response, Problem> {
+        if !identity.tenant_id.is_empty() {
+            return Ok(answer::info(&identity.tenant_id));
+        }
+        let tenant = self.0.cache.tenant(identity);
+        tenant.map(|tenant| answer::info(&tenant)).ok_or_else(|| {
+            let message = format!(
+                "the tenant of identity {} is not known; set the annotation imdslet.dev/tenant-id \
+                 of that AzureIdentity, or ask for a token of it first",
+                identity.name
+            );
+            Problem::new(StatusCode::BAD_REQUEST, "NoTenant", &message)
+        })
     }
 
     /// What was counted so far.
@@ -165,8 +187,8 @@ impl Endpoint {
 
     /// The identity of `view` that `request` means, and whether anything was waited for. Where that
     /// is one by an object id that nobody stated, and no token that is held has it, a token of each
-    /// identity that may be it is fetched. Each only once: what is held, or why nothing is, then
-    /// tells.
+    /// identity that may be it is fetched, until one is found. Each only once: what is held, or why
+    /// nothing is, then tells.
     async fn learned<'a>(
         &self,
         view: &'a View,
@@ -179,14 +201,17 @@ impl Endpoint {
         };
         let cache = &self.0.cache;
         let asked = candidates(pod, selector, resource, |one| cache.knows_principal(one))
-            .map(|one| cache.token(one, resource, Want::Any));
-        let missing = join_all(asked).await.into_iter().find_map(Result::err);
-        match (self.identity(view, selector), missing) {
-            (Ok(identity), _) => Ok((identity, true)),
-            // Nobody can say that it is none of them.
-            (Err(_), Some(missing)) => Err(missing.into()),
-            (Err(_), None) => Err(unknown.clone().into()),
+            .map(|one| cache.learn(one, resource));
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        let mut missing = None;
+        while let Some(learned) = asked.next().await {
+            if let Ok(identity) = self.identity(view, selector) {
+                return Ok((identity, true));
+            }
+            missing = missing.or(learned.err());
         }
+        // Where there is none for one of them, nobody can say that it is none of them.
+        Err(missing.map_or_else(|| unknown.clone().into(), Waited::from))
     }
 
     async fn token(&self, request: &TokenRequest<'_>) -> Result<Response, Waited> {
@@ -194,14 +219,14 @@ impl Endpoint {
         let view = self.view();
         let TokenRequest { protocol, resource, want, .. } = request;
         let (identity, has_looked) = self.learned(&view, request).await?;
-        allow(identity, resource)?;
-        let (token, has_waited) = cache.token(identity, resource, *want).await?;
-        // Its binding may have gone while it was fetched, or while its object id was looked for.
+        // Its binding may go while its object id is looked for, or while a token is fetched.
         let is_still_bound =
             || self.view().pod.as_ref().is_some_and(|pod| pod.identities.contains(identity));
-        if (has_looked || has_waited) && !is_still_bound() {
+        if has_looked && !is_still_bound() {
             return Err(Waited::Dropped);
         }
+        allow(identity, resource)?;
+        let token = cache.token(identity, resource, *want, is_still_bound).await?;
         Ok(answer::token(&token, *protocol, now()))
     }
 

@@ -86,6 +86,24 @@ impl Book {
         });
     }
 
+    /// Counts that `token`, which was waited for, is given. Whether it comes into use by that.
+    pub(super) fn give(
+        &mut self,
+        identity: &PodIdentity,
+        resource: &Resource,
+        token: &Arc<Token>,
+    ) -> bool {
+        let known = self.entries.iter_mut().find(|entry| entry.is_for(identity, resource));
+        // It had to make room meanwhile.
+        let Some(entry) = known else {
+            self.given_dropped += 1;
+            return false;
+        };
+        entry.given += 1;
+        let is_last = entry.token.as_ref().is_some_and(|last| Arc::ptr_eq(last, token));
+        is_last && !std::mem::replace(&mut entry.in_use, true)
+    }
+
     /// What was given since the last summary.
     pub(super) fn summary(&mut self) -> Summary {
         let dropped = std::mem::take(&mut self.given_dropped);
@@ -126,13 +144,13 @@ impl Book {
             entry.flight.as_ref().is_some_and(|flight| flight.number == number)
         };
         let entry = self.entries.iter_mut().find(is_its_own).ok_or(Missing::Dropped)?;
-        let waiting = entry.flight.take().map_or(0, |flight| flight.waiting);
+        entry.flight = None;
         match token {
             Ok(token) => {
                 entry.failure = None;
                 entry.fetched = Some(Instant::now());
-                entry.in_use = waiting > 0;
-                entry.given += waiting;
+                // Until somebody who waited for it is given it.
+                entry.in_use = false;
                 entry.token = Some(Arc::clone(&token));
                 Ok(token)
             }

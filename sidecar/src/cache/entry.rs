@@ -34,8 +34,6 @@ pub(super) struct Entry {
 /// A fetch on its way.
 pub(super) struct Flight {
     pub(super) number: u64,
-    /// How many waited for it.
-    pub(super) waiting: u64,
     pub(super) outcome: watch::Receiver<Option<Outcome>>,
     pub(super) task: AbortHandle,
 }

@@ -22,9 +22,11 @@ use crate::source::Token;
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 impl Cache {
-    /// Refreshes the tokens that are in use when they are due.
-    pub(crate) async fn keep_fresh(self) -> Infallible {
+    /// Refreshes the tokens that are in use when they are due. First `look` drops those of identities
+    /// that are gone: no request may come to do it.
+    pub(crate) async fn keep_fresh(self, look: impl Fn()) -> Infallible {
         loop {
+            look();
             let pause = self.refresh();
             let next = async {
                 match pause {
@@ -66,7 +68,7 @@ impl Cache {
             // Nobody may be left to hear it; the entry has it.
             tell.send(Some(outcome)).ok();
         });
-        entry.flight = Some(Flight { number, waiting: 0, outcome, task: task.abort_handle() });
+        entry.flight = Some(Flight { number, outcome, task: task.abort_handle() });
     }
 
     /// Fetches, enters the outcome into the book, and writes the audit line.

@@ -96,9 +96,9 @@ fn unavailable(retry_after: Option<u64>) -> Fault {
 }
 
 /// What a client sees: the token, or the reason and the seconds to wait.
-fn seen(outcome: Result<(Arc<Token>, bool), Missing>) -> Result<String, (&'static str, u64)> {
+fn seen(outcome: Outcome) -> Result<String, (&'static str, u64)> {
     match outcome {
-        Ok((token, _)) => Ok(token.primary.access_token.reveal().to_owned()),
+        Ok(token) => Ok(token.primary.access_token.reveal().to_owned()),
         Err(Missing::Fault { fault, pause }) => Err((fault.reason(), pause.as_secs())),
         Err(Missing::TooMany { pause }) => Err(("TooManyFailing", pause.as_secs())),
         Err(missing) => Err((missing.reason(), 0)),
@@ -106,7 +106,7 @@ fn seen(outcome: Result<(Arc<Token>, bool), Missing>) -> Result<String, (&'stati
 }
 
 async fn ask(cache: &Cache, text: &str) -> Result<String, (&'static str, u64)> {
-    seen(cache.token(&identity("web/db", '1'), &resource(text), Want::Any).await)
+    seen(cache.token(&identity("web/db", '1'), &resource(text), Want::Any, || true).await)
 }
 
 #[tokio::test(start_paused = true)]
@@ -163,7 +163,7 @@ async fn entries_never_wait_for_one_another() {
         assert_eq!(ask(&cache, "quick").await, Ok("web/db#2".to_owned()));
         assert_eq!(source.elapsed().as_secs(), 0);
         let other = identity("ops/mail", '2');
-        assert!(cache.token(&other, &resource("slow"), Want::Any).await.is_ok());
+        assert!(cache.token(&other, &resource("slow"), Want::Any, || true).await.is_ok());
         assert_eq!(source.elapsed().as_secs(), 0);
     });
     assert_eq!((slow.0, source.elapsed().as_secs()), (Ok("web/db#1".to_owned()), 9));
@@ -296,8 +296,8 @@ async fn tokens_of_identities_that_are_gone_are_dropped() {
     let source = Scripted::new().then("slow", 9, Ok(3600));
     let cache = source.cache();
     let (db, mail) = (identity("web/db", '1'), identity("ops/mail", '2'));
-    assert!(cache.token(&db, &resource("r"), Want::Any).await.is_ok());
-    assert!(cache.token(&mail, &resource("r"), Want::Any).await.is_ok());
+    assert!(cache.token(&db, &resource("r"), Want::Any, || true).await.is_ok());
+    assert!(cache.token(&mail, &resource("r"), Want::Any, || true).await.is_ok());
     let (waited, ()) = tokio::join!(ask(&cache, "slow"), async {
         sleep(seconds(1)).await;
         cache.retain(&pod([mail.clone()]));
@@ -314,15 +314,15 @@ async fn an_edited_identity_is_not_answered_with_what_it_was() {
     let source = Scripted::new();
     let cache = source.cache();
     let mut edited = identity("web/db", '1');
-    assert!(cache.token(&edited, &resource("r"), Want::Any).await.is_ok());
+    assert!(cache.token(&edited, &resource("r"), Want::Any, || true).await.is_ok());
     edited.client_id = identity("web/db", '2').client_id;
     assert_eq!(
-        seen(cache.token(&edited, &resource("r"), Want::Any).await),
+        seen(cache.token(&edited, &resource("r"), Want::Any, || true).await),
         Ok("web/db#2".to_owned())
     );
     edited.tenant_id = "other.example".to_owned();
     assert_eq!(
-        seen(cache.token(&edited, &resource("r"), Want::Any).await),
+        seen(cache.token(&edited, &resource("r"), Want::Any, || true).await),
         Ok("web/db#3".to_owned())
     );
 }
@@ -356,13 +356,13 @@ async fn where_every_entry_waits_there_is_no_room() {
         let cache = cache.clone();
         let identity = identity(&format!("web/{}", number / FETCHED_AT_ONCE), '1');
         asking.spawn(async move {
-            seen(cache.token(&identity, &resource(&number.to_string()), Want::Any).await)
+            seen(cache.token(&identity, &resource(&number.to_string()), Want::Any, || true).await)
         });
     }
     sleep(seconds(1)).await;
     assert_eq!(ask(&cache, "more").await, Err(("Full", 0)));
     let other = identity("web/0", '1');
-    let crowded = seen(cache.token(&other, &resource("more"), Want::Any).await);
+    let crowded = seen(cache.token(&other, &resource("more"), Want::Any, || true).await);
     assert_eq!(crowded, Err(("TooManyFailing", 1)));
     assert!(asking.join_all().await.iter().all(Result::is_ok));
     assert!(ask(&cache, "more").await.is_ok());
@@ -384,7 +384,7 @@ async fn ever_new_resources_that_fail_are_soon_left_alone() {
     // Each is told how long; other identities are not held up by it.
     assert_eq!(ask(&cache, "good").await, Err(("TooManyFailing", 61)));
     let other = identity("ops/mail", '2');
-    assert!(cache.token(&other, &resource("good"), Want::Any).await.is_ok());
+    assert!(cache.token(&other, &resource("good"), Want::Any, || true).await.is_ok());
     sleep(seconds(61)).await;
     assert!(ask(&cache, "good").await.is_ok());
     assert_eq!(source.begun(), FAILED_LATELY + 2);
@@ -393,9 +393,39 @@ async fn ever_new_resources_that_fail_are_soon_left_alone() {
 /// Runs the timer beside `asking`.
 async fn kept_fresh<T>(cache: &Cache, asking: impl Future<Output = T>) -> T {
     tokio::select! {
-        never = cache.clone().keep_fresh() => match never {},
+        never = cache.clone().keep_fresh(|| ()) => match never {},
         done = asking => done,
     }
+}
+
+/// How often which tokens were given since this was asked last.
+fn given(cache: &Cache) -> (Vec<(String, u64)>, u64) {
+    let Summary { listed, others } = cache.summary();
+    (listed.into_iter().map(|given| (given.resource, given.times)).collect(), others)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_nobody_is_given_is_neither_counted_nor_refreshed() {
+    let db = identity("web/db", '1');
+    let source = Scripted::new().then("left", 5, Ok(1000));
+    let cache = source.cache();
+    kept_fresh(&cache, async {
+        // Searched, for what it tells; withheld, since its binding went; and left by who asked.
+        assert!(cache.learn(&db, &resource("searched")).await.is_ok());
+        assert!(cache.learn(&db, &resource("searched")).await.is_ok());
+        let withheld = cache.token(&db, &resource("withheld"), Want::Any, || false).await;
+        assert_eq!(seen(withheld), Err(("Dropped", 0)));
+        assert!(timeout(seconds(1), ask(&cache, "left")).await.is_err());
+        sleep(seconds(4)).await;
+        assert_eq!((given(&cache), cache.held(&db).len(), source.begun()), ((vec![], 0), 3, 3));
+        sleep(seconds(3000)).await;
+        assert_eq!(source.begun(), 3);
+        // What is given in the end is counted once, and kept fresh from then on.
+        assert!(ask(&cache, "searched").await.is_ok());
+        sleep(seconds(1)).await;
+        assert_eq!((given(&cache), source.begun()), ((vec![("searched".to_owned(), 1)], 0), 4));
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -456,8 +486,9 @@ async fn who_wants_a_token_anew_gets_one_every_few_seconds() {
         Err(unavailable(None)),
     );
     let cache = source.cache();
-    let anew =
-        || async { seen(cache.token(&identity("web/db", '1'), &resource("r"), Want::Anew).await) };
+    let anew = || async {
+        seen(cache.token(&identity("web/db", '1'), &resource("r"), Want::Anew, || true).await)
+    };
     assert_eq!(anew().await, Ok("web/db#1".to_owned()));
     sleep(seconds(4)).await;
     assert_eq!(anew().await, Ok("web/db#1".to_owned()));

@@ -28,6 +28,7 @@ impl Fetch for Source {
         match resource.as_str() {
             "busy" => return Err(Fault::Throttled { retry_after: Some(Duration::from_secs(30)) }),
             "silent" => std::future::pending().await,
+            "half-silent" if identity.name == "jwt/silent" => std::future::pending().await,
             "slow" => {
                 for _ in 0..9 {
                     tokio::task::yield_now().await;
@@ -45,7 +46,8 @@ impl Fetch for Source {
 }
 
 fn jwt(oid: &str) -> String {
-    let claims = URL_SAFE_NO_PAD.encode(serde_json::json!({"oid": oid}).to_string());
+    let claims = URL_SAFE_NO_PAD
+        .encode(serde_json::json!({"oid": oid, "tid": format!("tenant of {oid}")}).to_string());
     format!("e30.{claims}.c2ln")
 }
 
@@ -59,12 +61,17 @@ struct Pod {
 
 impl Pod {
     fn new(pod: &PodIdentities) -> Self {
+        Self::by(Arc::new(now), pod)
+    }
+
+    /// The same by the clock `now`.
+    fn by(now: Now, pod: &PodIdentities) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let fetches = Arc::new(AtomicUsize::new(0));
-        let cache = Cache::new(Box::new(Source(Arc::clone(&fetches))), Arc::new(now));
+        let cache = Cache::new(Box::new(Source(Arc::clone(&fetches))), Arc::clone(&now));
         let volume = Volume::new(dir.path().to_owned(), None);
         let header = Some(Secret::new(HEADER));
-        let endpoint = Endpoint::new(volume, cache, header, Arc::new(now));
+        let endpoint = Endpoint::new(volume, cache, header, now);
         let mut new = Self { dir, endpoint, fetches, turns: 0 };
         new.turn(&serde_json::to_string(pod).unwrap());
         new
@@ -212,6 +219,20 @@ async fn the_info_of_an_identity_is_its_tenant() {
 }
 
 #[tokio::test]
+async fn the_tenant_that_a_managed_identity_does_not_state_is_that_of_its_token() {
+    let mut managed = identity("jwt/0b2", '1');
+    managed.tenant_id = String::new();
+    let pod = Pod::new(&pod([managed]));
+    let info = || pod.get("/metadata/identity/info", &[("Metadata", "true")]);
+    let (status, _, body) = info().await;
+    assert_eq!(status, 400);
+    assert!(body["message"].as_str().unwrap().contains("imdslet.dev/tenant-id"), "{body}");
+    assert_eq!(pod.imds("resource=r").await.0, 200);
+    let (status, _, body) = info().await;
+    assert_eq!((status, body), (200, serde_json::json!({"tenantId": "tenant of 0b2"})));
+}
+
+#[tokio::test]
 async fn a_binding_that_comes_and_goes_is_seen_by_the_next_request() {
     let mut waiting = pod([]);
     waiting.hold = true;
@@ -283,6 +304,33 @@ async fn a_token_that_arrives_after_its_binding_went_is_not_given() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_token_of_what_is_gone_is_neither_renewed_nor_held_though_nobody_asks() {
+    let start = Instant::now();
+    let clock: Now = Arc::new(move || now() + start.elapsed());
+    for (is_gone, fetches) in [(false, 2), (true, 1)] {
+        let mut pod_dir = Pod::by(Arc::clone(&clock), &pod([identity("web/db", '1')]));
+        assert_eq!(pod_dir.imds("resource=r").await.0, 200);
+        if is_gone {
+            pod_dir.turn(r#"{"version":1,"identities":[]}"#);
+        }
+        let look = || drop(pod_dir.endpoint.view());
+        let cache = || pod_dir.endpoint.0.cache.clone();
+        // Past when it is refreshed, and short of its end.
+        timeout(Duration::from_mins(50), cache().keep_fresh(look)).await.unwrap_err();
+        assert_eq!(pod_dir.fetches.load(Ordering::Relaxed), fetches, "gone: {is_gone}");
+        assert_eq!(cache().held(&identity("web/db", '1')).is_empty(), is_gone);
+    }
+    // Nothing is in use of one that was only searched for, and so there is nothing to refresh.
+    let mut pod_dir = Pod::new(&pod([identity("jwt/0b2", '1')]));
+    assert_eq!(pod_dir.imds("resource=r&object_id=0b9").await.0, 400);
+    pod_dir.turn(r#"{"version":1,"identities":[]}"#);
+    let look = || drop(pod_dir.endpoint.view());
+    let cache = pod_dir.endpoint.0.cache.clone();
+    timeout(Duration::from_secs(61), cache.clone().keep_count(look)).await.unwrap_err();
+    assert!(cache.held(&identity("jwt/0b2", '1')).is_empty());
+}
+
 #[tokio::test]
 async fn a_broken_file_keeps_what_was_known_and_at_the_start_there_is_nothing() {
     let mut pod_dir = Pod::new(&pod([identity("web/db", '1')]));
@@ -323,6 +371,14 @@ async fn an_object_id_that_nobody_stated_is_learned_from_a_token_of_each_identit
         identity("", '1').client_id
     );
     assert_eq!(fetches(), 3, "what is known is not asked for again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_object_id_an_identity_waits_for_no_other_one() {
+    let pod = Pod::new(&pod([identity("jwt/silent", '1'), identity("jwt/0b2", '2')]));
+    let found = pod.imds("resource=half-silent&object_id=0b2");
+    let (status, _, body) = timeout(Duration::from_secs(1), found).await.unwrap();
+    assert_eq!((status, &body["client_id"]), (200, &identity("", '2').client_id.into()));
 }
 
 #[tokio::test]
@@ -427,8 +483,8 @@ async fn the_port_of_the_metrics_gives_no_token_and_no_state() {
     }
     let (status, _, text) = ask("/metrics").await;
     assert_eq!(status, 200);
-    let counted = r#"requests_total{route="imds",outcome="refused",reason="OnlyMetrics"} 1"#;
-    assert!(text.contains(counted), "{text}");
+    let counted = r#"requests_total{route="other",outcome="refused",reason="OnlyMetrics"} 3"#;
+    assert!(text.contains(counted) && !text.contains(r#"route="imds""#), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

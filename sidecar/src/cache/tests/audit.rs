@@ -28,7 +28,7 @@ impl Log {
 
     /// The messages of the lines so far, without what stands behind each.
     fn messages(&self) -> Vec<String> {
-        let messages = ["token fetched", "refreshed token first given", "tokens given"];
+        let messages = ["token fetched", "token first given", "tokens given"];
         let text = self.text();
         let found = text.lines().filter_map(|line| messages.iter().find(|one| line.contains(*one)));
         found.map(|one| (*one).to_owned()).collect()
@@ -48,7 +48,7 @@ async fn a_token_has_a_line_when_it_is_fetched_and_one_when_it_is_first_given_si
 
     let source = Scripted::new().then("r", 0, Ok(1000)).then("r", 0, Ok(1000));
     let cache = source.cache();
-    let (fetched, given) = ("token fetched", "refreshed token first given");
+    let (fetched, given) = ("token fetched", "token first given");
     kept_fresh(&cache, async {
         for _ in 0..3 {
             assert_eq!(ask(&cache, "r").await, Ok("web/db#1".to_owned()));
