@@ -3,6 +3,7 @@
 
 use std::ops::RangeInclusive;
 
+use http::StatusCode;
 use imdslet_core::contract::{PodIdentity, Source};
 use imdslet_core::federation::MissingCredential;
 
@@ -16,6 +17,11 @@ pub(crate) struct Cause {
     codes: &'static [RangeInclusive<u32>],
     /// The one source for which the codes mean this; `None`: for all others.
     source: Option<Source>,
+    /// Of the answer to the client.
+    pub(crate) status: StatusCode,
+    /// Whether it may be over within seconds: what Entra ID does not know yet of something that is
+    /// just being made.
+    pub(crate) passes: bool,
     meaning: &'static str,
     remedy: &'static str,
 }
@@ -30,16 +36,20 @@ pub(crate) struct Attempt<'a> {
     pub(crate) claims: &'a Claims,
 }
 
-/// Something that is not there yet, and may be a moment later: Entra ID needs some seconds until it
-/// knows a new federated credential everywhere.
-pub(crate) const NO_FEDERATED_CREDENTIAL: &str = "NoFederatedCredential";
-
-/// What the tenant's administrators decided. Answered with 403.
-pub(crate) const DENIED_BY_POLICY: &str = "DeniedByPolicy";
-
 const fn code(code: u32) -> RangeInclusive<u32> {
     code..=code
 }
+
+/// What holds of a row that says nothing else.
+const PLAIN: Cause = Cause {
+    reason: "",
+    codes: &[],
+    source: None,
+    status: StatusCode::BAD_REQUEST,
+    passes: false,
+    meaning: "",
+    remedy: "",
+};
 
 /// Sources: Entra's documentation, "Microsoft Entra authentication and authorization error codes",
 /// and, where that has none, what Entra ID says at `https://login.microsoftonline.com/error`.
@@ -54,58 +64,60 @@ pub(crate) const TABLE: &[Cause] = &[
                   cluster",
         remedy: "create it (az aks identity-binding create), or remove imdslet.dev/source from \
                  the AzureIdentity to use a federated credential",
+        ..PLAIN
     },
     Cause {
-        reason: NO_FEDERATED_CREDENTIAL,
+        reason: "NoFederatedCredential",
         // 70025: the identity has none at all. 70021 is what 700211 to 700213 were before they were
         // told apart.
         codes: &[code(70_021), code(70_025), code(700_213)],
-        source: None,
+        passes: true,
         meaning: "no federated credential of identity {identity} (client id {client}) is for this \
                   pod's service account, subject {subject} of issuer {issuer}",
         remedy: "create it{fill-in}: {command}",
+        ..PLAIN
     },
     Cause {
         reason: "WrongIssuer",
         codes: &[code(700_211)],
-        source: None,
         meaning: "no federated credential of identity {identity} (client id {client}) has the \
                   issuer of this cluster",
         remedy: "set its issuer to {issuer}, exactly so",
+        ..PLAIN
     },
     Cause {
         reason: "WrongAudience",
         codes: &[code(700_212)],
-        source: None,
         meaning: "the federated credential of identity {identity} (client id {client}) has another \
                   audience than the pod's service account token",
         remedy: "set its audience to {audience}, or --audience to what it has",
+        ..PLAIN
     },
     Cause {
         reason: "WrongLetterCase",
         codes: &[7_002_137..=7_002_138],
-        source: None,
         meaning: "a federated credential of identity {identity} (client id {client}) differs from \
                   the pod's service account token in letter case alone",
         remedy: "set its subject to {subject}, its issuer to {issuer} and its audience to \
                  {audience}, exactly so",
+        ..PLAIN
     },
     Cause {
         reason: "UnknownIssuerKey",
         codes: &[code(7_000_272)],
-        source: None,
         meaning: "the key that signed the pod's service account token is not among those that \
                   Entra ID knows of issuer {issuer}",
         remedy: "publish the cluster's present keys there (kubectl get --raw /openid/v1/jwks); \
                  Entra ID may take some minutes to read them again",
+        ..PLAIN
     },
     Cause {
         reason: "IssuerUnreachable",
         codes: &[code(50_166), 501_660..=501_669],
-        source: None,
         meaning: "Entra ID cannot read the keys of issuer {issuer}",
         remedy: "make {issuer} and its .well-known/openid-configuration reachable from the \
                  internet, with a certificate of a public authority",
+        ..PLAIN
     },
     Cause {
         reason: "WrongCertificate",
@@ -115,83 +127,84 @@ pub(crate) const TABLE: &[Cause] = &[
                   identity {identity}, or its key is another's",
         remedy: "register that certificate at the application, or put the registered one and its \
                  key into the Secret",
+        ..PLAIN
     },
     Cause {
         reason: "WrongSignature",
         codes: &[code(700_027)],
-        source: None,
         meaning: "the signature of the pod's service account token is not by the key that issuer \
                   {issuer} publishes",
         remedy: "publish the cluster's present keys there (kubectl get --raw /openid/v1/jwks)",
+        ..PLAIN
     },
     Cause {
         reason: "WrongSecret",
         codes: &[code(7_000_215)],
-        source: None,
         meaning: "the client secret in Secret {secret} is not one of application {client}",
         remedy: "put the value of a client secret there, not its id",
+        ..PLAIN
     },
     Cause {
         reason: "ExpiredSecret",
         codes: &[code(7_000_222)],
-        source: None,
         meaning: "the client secret in Secret {secret} of application {client} has expired",
         remedy: "create a new one and put it into the Secret; it is read again at the next request",
+        ..PLAIN
     },
     Cause {
         reason: "UnknownApplication",
         codes: &[code(700_016), code(7_000_229), code(50_034)],
-        source: None,
         meaning: "tenant {tenant} has no application {client}",
         remedy: "correct spec.clientID of AzureIdentity {identity}, or its tenant",
+        ..PLAIN
     },
     Cause {
         reason: "DisabledApplication",
         codes: &[code(7_000_112)],
-        source: None,
         meaning: "application {client} of identity {identity} is disabled in tenant {tenant}",
         remedy: "enable it there, or bind another identity",
+        ..PLAIN
     },
     Cause {
         reason: "UnknownTenant",
         codes: &[code(90_002), code(900_023)],
-        source: None,
         meaning: "there is no tenant {tenant} at {authority}",
         remedy: "correct the tenant of AzureIdentity {identity}, or --cloud",
+        ..PLAIN
     },
     Cause {
         reason: "UnknownResource",
         codes: &[code(500_011), code(50_001), code(70_011), code(1_002_012)],
-        source: None,
         meaning: "the resource of the request is not known in tenant {tenant}",
         remedy: "correct `resource`: the URI or application id of one service, as its \
                  documentation writes it",
+        ..PLAIN
     },
     Cause {
         reason: "AssertionTime",
         codes: &[code(700_024)],
-        source: None,
         meaning: "what identity {identity} presents is not valid at this time",
         remedy: "compare the clocks of node and Entra ID, and see whether the kubelet renews the \
                  pod's service account token",
+        ..PLAIN
     },
     Cause {
-        reason: DENIED_BY_POLICY,
+        reason: "DeniedByPolicy",
         // Conditional access; 501051 is an assignment that the application demands.
         codes: &[53_000..=53_999, 530_000..=539_999, code(501_051)],
-        source: None,
+        status: StatusCode::FORBIDDEN,
         meaning: "a policy of tenant {tenant} denies identity {identity} a token",
         remedy: "ask who manages Conditional Access for workload identities there",
+        ..PLAIN
     },
 ];
 
 /// What is not in the table.
 const OTHER: Cause = Cause {
     reason: "Refused",
-    codes: &[],
-    source: None,
     meaning: "Entra ID refuses a token to identity {identity}",
     remedy: "look the code up at https://login.microsoftonline.com/error",
+    ..PLAIN
 };
 
 impl Cause {

@@ -6,7 +6,8 @@ use http::StatusCode;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::cause::{Attempt, Cause, DENIED_BY_POLICY, NO_FEDERATED_CREDENTIAL};
+use crate::cause::{Attempt, Cause};
+use crate::schedule::Expired;
 use crate::sources::{BindingFault, MountedFault, NodeFault};
 
 /// The longest part of Entra ID's own description that is passed on.
@@ -45,11 +46,11 @@ pub(crate) enum Fault {
     Unavailable { status: u16, retry_after: Option<Duration> },
     #[error("Entra ID asks for fewer requests; it is asked again later")]
     Throttled { retry_after: Option<Duration> },
-    #[error("the token had expired when it was received; compare the clocks of node and Entra ID")]
-    Expired,
+    #[error(transparent)]
+    Expired(#[from] Expired),
     // The remedy last, since it may be a command.
     #[error("{meaning} ({description}); {remedy}")]
-    Refused { reason: &'static str, meaning: String, remedy: String, description: String },
+    Refused { cause: &'static Cause, meaning: String, remedy: String, description: String },
 }
 
 /// What Entra ID answered.
@@ -77,15 +78,15 @@ impl Fault {
             Self::Node(fault) => fault.status(),
             Self::Binding(fault) => fault.status(),
             Self::Auxiliary { fault, .. } => fault.status(),
-            Self::Refused { reason: DENIED_BY_POLICY, .. } => StatusCode::FORBIDDEN,
-            Self::BadId { .. } | Self::Refused { .. } => StatusCode::BAD_REQUEST,
+            Self::Refused { cause, .. } => cause.status,
+            Self::BadId { .. } => StatusCode::BAD_REQUEST,
             Self::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoAssertion { .. }
             | Self::NoAnswer { .. }
             | Self::Untrusted { .. }
             | Self::Deadline { .. }
             | Self::BadAnswer { .. }
-            | Self::Expired
+            | Self::Expired(_)
             | Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -103,10 +104,10 @@ impl Fault {
             Self::Untrusted { .. } => "Untrusted",
             Self::Deadline { .. } => "Deadline",
             Self::BadAnswer { .. } => "BadAnswer",
-            Self::Expired => "Expired",
+            Self::Expired(_) => "Expired",
             Self::Unavailable { .. } => "Unavailable",
             Self::Throttled { .. } => "Throttled",
-            Self::Refused { reason, .. } => reason,
+            Self::Refused { cause, .. } => cause.reason,
         }
     }
 
@@ -122,7 +123,7 @@ impl Fault {
 
     /// Whether Entra ID may say otherwise within seconds, for a credential that is just being made.
     pub(crate) fn may_be_about_to_end(&self) -> bool {
-        matches!(self, Self::Refused { reason: NO_FEDERATED_CREDENTIAL, .. })
+        matches!(self, Self::Refused { cause: Cause { passes: true, .. }, .. })
     }
 }
 
@@ -146,7 +147,7 @@ pub(crate) fn judge(reply: &Reply, attempt: &Attempt<'_>) -> Fault {
     }
     let cause = Cause::of(code, attempt.identity.source);
     Fault::Refused {
-        reason: cause.reason,
+        cause,
         meaning: cause.meaning(attempt),
         remedy: cause.remedy(attempt),
         description: description(&body),

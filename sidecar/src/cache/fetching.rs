@@ -77,10 +77,8 @@ impl Cache {
         let fetched = self.0.source.fetch(identity, resource).await;
         let now = (self.0.now)();
         let seed = Uuid::new_v4().as_bytes().first().copied().unwrap_or_default();
-        let token = fetched.and_then(|fetched| {
-            let token = Token::new(fetched, identity, resource, now, seed);
-            token.map(Arc::new).map_err(|_| Fault::Expired)
-        });
+        let token = fetched
+            .and_then(|fetched| Ok(Arc::new(Token::new(fetched, identity, resource, now, seed)?)));
         let took = began.elapsed();
         tell(identity, resource, &token, took);
         let mut book = self.book();
