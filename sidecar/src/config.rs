@@ -87,7 +87,9 @@ impl Config {
     fn new(header: Option<String>, extra_ca: Option<String>) -> Result<Self, ConfigError> {
         Ok(Self {
             header: header.map(Secret::new),
-            extra_ca: extra_ca.map_or(Ok(Vec::new()), |pem| certificates(&pem))?,
+            extra_ca: extra_ca
+                .map_or(Ok(Vec::new()), |pem| certificates(pem.as_bytes()))
+                .map_err(ConfigError::ExtraCa)?,
             proxies: Proxies::default(),
         })
     }
@@ -114,14 +116,12 @@ fn variable(name: &'static str) -> Result<Option<String>, ConfigError> {
     }
 }
 
-fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+/// The certificates of `pem`, or why there are none.
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {
-        Ok(certificates) if certificates.is_empty() => {
-            Err(ConfigError::ExtraCa("no certificate found".to_owned()))
-        }
-        Ok(certificates) => Ok(certificates),
-        Err(error) => Err(ConfigError::ExtraCa(error.to_string())),
+        Ok(certificates) if certificates.is_empty() => Err("no certificate found".to_owned()),
+        read => read.map_err(|error| error.to_string()),
     }
 }
 

@@ -172,6 +172,7 @@ mod tests {
             );
         }
     }
+
     /// From a second to a day, in nanoseconds: a life is hardly ever a number of whole seconds.
     fn life() -> impl Strategy<Value = Duration> {
         (1_000_000_000..86_400_000_000_000_u64).prop_map(Duration::from_nanos)

@@ -277,7 +277,8 @@ impl From<Problem> for Waited {
 }
 
 fn unreadable(view: &View) -> Problem {
-    let message = view.problem.as_deref().unwrap_or("identities.json was not read yet");
+    // There is one wherever nothing could be read.
+    let message = view.problem.as_deref().unwrap_or_default();
     Problem {
         retry_after: Some(READABLE_SOON),
         ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, "IdentitiesUnreadable", message)

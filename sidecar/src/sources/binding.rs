@@ -12,11 +12,11 @@ use imdslet_core::contract::PodIdentity;
 use imdslet_core::names::{BINDING_CA_FILE, BINDING_TOKEN_FILE};
 use imdslet_core::serve::ServeArgs;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 
 use super::exchange::Exchange;
 use super::federated::service_account_token;
 use crate::claims::Claims;
+use crate::config;
 use crate::fault::Fault;
 use crate::resource::Resource;
 use crate::source::Fetched;
@@ -103,12 +103,7 @@ pub(super) async fn fetch(
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, BindingFault> {
     let no_ca = |why: String| BindingFault::NoCa { why: format!("{}: {why}", path.display()) };
     let pem = std::fs::read(path).map_err(|error| no_ca(error.to_string()))?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    match read {
-        Ok(certificates) if certificates.is_empty() => Err(no_ca("no certificate".to_owned())),
-        Ok(certificates) => Ok(certificates),
-        Err(error) => Err(no_ca(error.to_string())),
-    }
+    config::certificates(&pem).map_err(no_ca)
 }
 
 /// What a fault means where the proxy was asked in Entra ID's place.
