@@ -21,17 +21,11 @@ impl<'de> Deserialize<'de> for Lean {
         let reader = Reader { part: Part::Object, objects: &mut objects };
         match reader.deserialize(deserializer)? {
             Seen::Items => {}
-            Seen::One(value) if value.is_object() => objects.push(text_of(&value)),
+            Seen::One(value) if value.is_object() => objects.push(value.to_string().into()),
             Seen::One(_) => return Ok(Self(None)),
         }
         Ok(Self(Some(objects)))
     }
-}
-
-/// A copy, and not the text itself made smaller: what that gives back lies between the texts, where
-/// nothing fits in.
-fn text_of(value: &Value) -> Box<str> {
-    Box::from(value.to_string().as_str())
 }
 
 /// What is being read.
@@ -138,7 +132,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
         loop {
             let reader = Reader { part: Part::Object, objects };
             match elements.next_element_seed(reader)? {
-                Some(Seen::One(value)) => objects.push(text_of(&value)),
+                Some(Seen::One(value)) => objects.push(value.to_string().into()),
                 Some(Seen::Items) => {}
                 None => return Ok(Seen::Items),
             }
