@@ -48,6 +48,9 @@ elif ! command -v musl-gcc >/dev/null || ! static_has_target; then
   static_flags="-C target-feature=+crt-static"
 fi
 
+# When it was built is in no program: mimalloc has its C compiler write the time, for a greeting.
+export SOURCE_DATE_EPOCH=0
+
 # Where it was built is in no program: the places of the sources (panics name them), of the libraries,
 # and of what build scripts write. The last that fits counts.
 static_remap() { # path, what stands for it
