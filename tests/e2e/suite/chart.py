@@ -118,7 +118,7 @@ def helm_takes_over_upgrades_rolls_back_and_uninstalls_and_no_identity_is_lost(t
         helm(t, "upgrade", "imdslet", CHART, values(t), "--set=webhook.replicas=3", "--set=whenUnbound=deny", *network)
         rolled_out(t)
         assert replicas(t) == 3, replicas(t)
-        # Accepted; the network of these tests enforces none.
+        # Accepted; that they hold is shown by network_policies.py.
         assert policies(t) == [f"{SYSTEM}/imdslet", f"{t.namespace}/imdslet-deny-node-identity"], policies(t)
         denied = lambda: t.pod("nobody", label=f"{t.label}-nobody")
         assert t.cluster.is_denied(denied, "imdslet.dev/when-unbound: deny"), "the setting is in force"
