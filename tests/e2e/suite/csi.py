@@ -90,6 +90,12 @@ def admitted(t, name="kv"):
     return volumes[0]["csi"]["volumeAttributes"]["secretProviderClass"], warnings
 
 
+def is_known(t, original, derived):
+    """Waits until pods of the class are pointed to the derived one by each replica, which looks for both itself."""
+    always = lambda: all(admitted(t, original)[0] == derived for _ in range(8))
+    t.eventually("a pod's volume names the derived class", always, 30)
+
+
 @test
 def a_volume_whose_class_asks_nmi_gets_a_class_that_follows_its_original_and_its_binding(t):
     t.bound()
@@ -105,9 +111,7 @@ def a_volume_whose_class_asks_nmi_gets_a_class_that_follows_its_original_and_its
         assert made["spec"]["parameters"] == {
             "clientID": t.client_id, "keyvaultName": "v", "tenantId": "t", "objects": "array: []\n"}, made
 
-        # Each replica looks for the kind by itself.
-        always = lambda: all(admitted(t)[0] == name for _ in range(8))
-        t.eventually("a pod's volume names it", always, 30)
+        is_known(t, "kv", name)
         assert admitted(t, name)[0] == name, "and stays when it does already"
         events = lambda: t.api.list("Event", SYSTEM, fieldSelector="involvedObject.name=imdslet-controller")
         missing = lambda: [one for one in events() if one["reason"] == "NoTokenRequest"]

@@ -10,7 +10,7 @@ import time
 
 from articles import manifests, of_kind
 from cluster import ROOT
-from csi import AUDIENCE, CLASS, DRIVER, derived_of, secrets_store
+from csi import AUDIENCE, CLASS, DRIVER, derived_of, is_known, secrets_store
 from entra import TENANT
 from harness import heavy, test
 from machine import TESTS, equip, install
@@ -95,7 +95,8 @@ def article(t):
         for thing in things:
             if thing is not pod:
                 t.api.create(thing)
-        t.eventually("the class is made", lambda: derived_of(t, "azure-kvname-podid"), 60)
+        made = t.eventually("the class is made", lambda: derived_of(t, "azure-kvname-podid"), 60)
+        is_known(t, "azure-kvname-podid", made[0]["metadata"]["name"])
         yield store, pod, clients["kvidentity"]
 
 
