@@ -89,8 +89,9 @@ def a_binding_that_goes_while_the_kubelet_is_away_is_followed_when_it_is_back(t)
 
 def images():
     """The programs' images by name, and what they are called under the tag NEXT."""
-    things = (ROOT / "manifests/install.yaml").read_text().split()
-    now = sorted({word for word in things if word.startswith(("imdslet-webhook:", "imdslet-sidecar:"))})
+    lines = (ROOT / "manifests/install.yaml").read_text().splitlines()
+    words = [word for line in lines if not line.lstrip().startswith("#") for word in line.split()]
+    now = sorted({word for word in words if word.startswith(("imdslet-webhook:", "imdslet-sidecar:"))})
     assert len(now) == 2, f"install.yaml names {now}"
     return {name.partition(":")[0]: (name, f"{name.partition(':')[0]}:{NEXT}") for name in now}
 
