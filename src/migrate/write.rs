@@ -65,7 +65,7 @@ impl Plan {
         }
         if !self.absent.is_empty() {
             let absent = self.absent.join(", ");
-            lines.push(format!("not in the files, so not planned with: {absent}"));
+            lines.push(format!("none read, so not planned with: {absent}"));
         }
         lines.push(format!(
             "plan: {} federated credentials for {} identities, {} things to decide",
@@ -115,6 +115,17 @@ impl<'a> Place<'a> {
             }
             _ => None,
         }
+    }
+
+    /// The resource id, with the letter case of the words between the names that Terraform's
+    /// azurerm insists on; `az identity show` itself says `resourcegroups`. Source: go-azure-helpers,
+    /// `resourcemanager/commonids/user_assigned_identity.go`.
+    fn resource_id(&self) -> String {
+        let Self { subscription, resource_group, identity } = self;
+        format!(
+            "/subscriptions/{subscription}/resourceGroups/{resource_group}/providers/\
+             Microsoft.ManagedIdentity/userAssignedIdentities/{identity}"
+        )
     }
 }
 

@@ -82,6 +82,10 @@ def terraform(text, _):
         labels.add(label)
         parent = plain(one["parent_id"]).lower()
         assert plain(one["resource_group_name"]).lower() == parent.split("/")[4], one
+        # As azurerm insists on it, whatever the AzureIdentity has.
+        assert re.fullmatch(
+            r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft.ManagedIdentity/userAssignedIdentities/[^/]+",
+            plain(one["parent_id"])), one
         row = (plain(one["name"]), plain(one["issuer"]), plain(one["subject"]), plain(one["audience"][0]))
         found.setdefault(parent, set()).add(row)
         before = [re.sub(r"^\$\{|\}$|^azurerm_federated_identity_credential\.", "", name)

@@ -19,10 +19,16 @@ credential() {
     --resource-group "$2" --identity-name "$3" --name "$4" --issuer "$5" \
     --subject "$6" --audiences "$7" --output none 2>&1); do
     case $said in
-      *"(409)"* | *Conflict* | *ConcurrentFederatedIdentityCredentials*) ;;
-      # Azure takes one credential for an issuer and a subject, under whatever name.
-      *) if there "$@"; then return; fi; tries=6 ;;
+      # Azure takes one credential for an issuer and a subject, under whatever name, and calls
+      # another one a conflict too, which no waiting mends.
+      *"already exists"*) again=no ;;
+      *"(409)"* | *Conflict* | *ConcurrentFederatedIdentityCredentials*) again=yes ;;
+      *) again=no ;;
     esac
+    if [ "$again" = no ]; then
+      if there "$@"; then return; fi
+      tries=6
+    fi
     if [ "$tries" -ge 6 ]; then
       printf '%s\n' "$said" "FAILED: $3: $6" >&2
       exit 1

@@ -19,12 +19,12 @@ pub(super) fn write(plan: &Plan) -> String {
         // A name is one of its kind for its identity, and a label for the file.
         let label =
             format!("{name}-{}", credential.client_id.to_ascii_lowercase()).replace('-', "_");
-        let parent = credential.resource_id.as_deref().unwrap_or_default();
+        let parent = place.resource_id();
         writeln!(text, "\nresource \"azurerm_federated_identity_credential\" \"{label}\" {{").ok();
         for (key, value) in [
             ("name               ", name),
             ("resource_group_name", place.resource_group),
-            ("parent_id          ", parent),
+            ("parent_id          ", &parent),
             ("issuer             ", &credential.issuer),
             ("subject            ", &credential.subject),
         ] {
