@@ -1,19 +1,19 @@
 //! The commands that read objects, or a cluster, and print what comes of them.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use imdslet::check::{self, CheckArgs, Verdict, Wanted};
 use imdslet::config::{InjectArgs, SettingsArgs, wants_no_colour};
-use imdslet::documents::{self, Document};
+use imdslet::documents;
 use imdslet::explain::{ExplainArgs, Target};
 use imdslet::https::{Client, Trust};
 use imdslet::inject::inject as inject_all;
 use imdslet::live::{Access, Cluster, LiveError};
 use imdslet::migrate::{self, MigrateArgs};
 
-use super::{NO, UNKNOWN, complain};
+use super::{NO, UNKNOWN, complain, print};
 
 pub(super) fn inject(args: InjectArgs) -> anyhow::Result<u8> {
     let settings = args.settings.read()?;
@@ -30,14 +30,17 @@ pub(super) fn inject(args: InjectArgs) -> anyhow::Result<u8> {
         return Ok(NO);
     }
     let text = injected.write(args.output).context("cannot write the result")?;
-    io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
+    print(text.as_bytes())?;
     complain(&injected.summary());
     Ok(0)
 }
 
 pub(super) fn explain(mut args: ExplainArgs) -> anyhow::Result<u8> {
     let (documents, issuer) = match args.live.access() {
-        Some(access) => of_cluster(&access, args.issuer, &mut args.settings)?,
+        Some(access) => {
+            let read = async |cluster: &Cluster| cluster.documents().await;
+            of_cluster(&access, args.issuer, &mut args.settings, read)?
+        }
         None => (documents::read(&args.files)?, args.issuer),
     };
     let settings = args.settings.read()?;
@@ -50,7 +53,7 @@ pub(super) fn explain(mut args: ExplainArgs) -> anyhow::Result<u8> {
         complain(&format!("warning: {problem}"));
     }
     let text = explained.write(args.output);
-    io::stdout().write_all(text.as_bytes()).context("cannot write the explanation")?;
+    print(text.as_bytes())?;
     Ok(if explained.is_fine() { 0 } else { NO })
 }
 
@@ -61,19 +64,18 @@ pub(super) fn migrate(mut args: MigrateArgs) -> anyhow::Result<u8> {
             complain(&line);
         }
     };
-    let (live, dumped, issuer) = match args.live.access() {
+    let (dump, issuer) = match args.live.access() {
         Some(access) => {
-            let (documents, issuer) = of_cluster(&access, args.issuer, &mut args.settings)?;
-            (documents, migrate::Dump::default(), issuer)
+            let read = async |cluster: &Cluster| migrate::read_live(cluster, &mut tell).await;
+            of_cluster(&access, args.issuer, &mut args.settings, read)?
         }
-        None => (Vec::new(), migrate::read(&args.files, &mut tell)?, args.issuer),
+        None => (migrate::read(&args.files, &mut tell)?, args.issuer),
     };
     let settings = args.settings.read()?;
     let issuer = issuer.context("the issuer is not known; name it by --issuer")?;
-    let objects = migrate::objects(live).chain(dumped.objects());
-    let plan = migrate::plan(objects, &settings, &issuer, &args.namespace)?;
+    let plan = migrate::plan(dump.objects(), &settings, &issuer, &args.namespace)?;
     let text = plan.write(args.output);
-    io::stdout().write_all(text.as_bytes()).context("cannot write the plan")?;
+    print(text.as_bytes())?;
     for migrate::Decision { reason, object, message } in &plan.decisions {
         complain(&format!("decide: {object}: {}: {message}", reason.as_str()));
     }
@@ -84,13 +86,14 @@ pub(super) fn migrate(mut args: MigrateArgs) -> anyhow::Result<u8> {
     Ok(if plan.decisions.is_empty() { 0 } else { NO })
 }
 
-/// The objects of a cluster, and its issuer where none was named. What imdslet is set to there counts
+/// What is read of a cluster, and its issuer where none was named. What imdslet is set to there counts
 /// where no flag says otherwise.
-fn of_cluster(
+fn of_cluster<T>(
     access: &Access,
     issuer: Option<migrate::Issuer>,
     settings: &mut SettingsArgs,
-) -> anyhow::Result<(Vec<Document>, Option<migrate::Issuer>)> {
+    read: impl AsyncFnOnce(&Cluster) -> Result<T, LiveError>,
+) -> anyhow::Result<(T, Option<migrate::Issuer>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start")?.block_on(async {
         let cluster = Cluster::connect(access).await?;
@@ -107,7 +110,7 @@ fn of_cluster(
             )),
             Err(error) => return Err(error.into()),
         }
-        Ok((cluster.documents().await?, Some(issuer)))
+        Ok((read(&cluster).await?, Some(issuer)))
     })
 }
 
@@ -118,7 +121,7 @@ pub(super) async fn check(args: CheckArgs) -> anyhow::Result<u8> {
     if args.rbac {
         let roles = check::roles(args.workload.iter().map(|(namespace, _)| &**namespace));
         let roles = documents::to_yaml(&roles)?;
-        io::stdout().write_all(roles.as_bytes()).context("cannot write the roles")?;
+        print(roles.as_bytes())?;
         return Ok(0);
     }
     let mut trust = Trust::web();
@@ -144,7 +147,7 @@ pub(super) async fn check(args: CheckArgs) -> anyhow::Result<u8> {
     };
     let is_coloured = io::stdout().is_terminal() && !wants_no_colour();
     let text = report.write(args.output, is_coloured);
-    io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
+    print(text.as_bytes())?;
     Ok(match report.verdict() {
         Verdict::Passed | Verdict::Note | Verdict::Warning => 0,
         Verdict::Failed => NO,

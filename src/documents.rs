@@ -108,6 +108,11 @@ impl Source {
 }
 
 impl ReadError {
+    pub(crate) fn empty(file: &Path) -> Self {
+        let is_stdin = file == Path::new("-");
+        Self::Empty(if is_stdin { Source::Stdin.name() } else { file.display().to_string() })
+    }
+
     fn of(file: String, cause: io::Error) -> Self {
         match cause.kind() {
             io::ErrorKind::InvalidData => Self::Encoding(file),
@@ -150,7 +155,7 @@ pub fn read(files: &[PathBuf]) -> Result<Vec<Document>, ReadError> {
             read_as(&source.name(), &mut bytes, &mut |_| {}, &mut whole(&mut documents))?;
         }
         if documents.len() == before {
-            return Err(ReadError::Empty(file.display().to_string()));
+            return Err(ReadError::empty(file));
         }
     }
     Ok(documents)

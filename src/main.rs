@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         Task::Explain(args) => commands::explain(args),
         Task::Migrate(args) => commands::migrate(args),
         Task::Demo(args) => block_on(run_demo(args.keep)),
-        Task::Completion(args) => print(&completion::completion(args.shell)),
+        Task::Completion(args) => print(&completion::completion(args.shell)).map(|()| 0),
         Task::Man(args) => run_man(&args),
         Task::Become(args) => run_become(&args),
         Task::Token(args) => block_on(run_token(args)),
@@ -74,7 +74,7 @@ fn is_misuse(error: &anyhow::Error) -> bool {
 fn run_man(args: &ManArgs) -> anyhow::Result<u8> {
     match &args.out_dir {
         Some(folder) => Ok(completion::pages(folder).map(|()| 0)?),
-        None => print(&completion::page(&args.command)?),
+        None => print(&completion::page(&args.command)?).map(|()| 0),
     }
 }
 
@@ -83,9 +83,14 @@ fn run_become(args: &BecomeArgs) -> anyhow::Result<u8> {
     Err(programs::become_child(args.parent, program, rest).into())
 }
 
-fn print(text: &[u8]) -> anyhow::Result<u8> {
-    io::stdout().write_all(text).context("cannot write to standard output")?;
-    Ok(0)
+/// Writes an answer. Whoever closes the pipe, as `head` does, has seen enough of it: what is said on
+/// standard error and the exit code are as they would be.
+fn print(text: &[u8]) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
 }
 
 async fn run_imds(args: ImdsArgs) -> anyhow::Result<u8> {
@@ -139,7 +144,7 @@ async fn run_token(args: TokenArgs) -> anyhow::Result<u8> {
     } else {
         report.write(args.output)
     };
-    io::stdout().write_all(text.as_bytes()).context("cannot write what came back")?;
+    print(text.as_bytes())?;
     Ok(if report.token().is_some() { 0 } else { NO })
 }
 

@@ -1,6 +1,6 @@
 //! What is read of a cluster.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A kind of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,11 @@ impl Kind {
         if group.is_empty() { (*plural).to_owned() } else { format!("{plural}.{group}") }
     }
 
+    /// As objects say it.
+    pub(crate) fn word(&self) -> &'static str {
+        self.word
+    }
+
     /// The right to list it, as a person asks for it.
     pub(crate) fn permission(&self) -> String {
         let resource = self.resource();
@@ -110,11 +115,12 @@ impl Kind {
         if let Some(metadata) = item.pointer_mut("/metadata").and_then(Value::as_object_mut) {
             metadata.remove("managedFields");
         }
-        if let Some(object) = item.as_object_mut() {
-            object.insert("apiVersion".to_owned(), api_version.into());
-            object.insert("kind".to_owned(), (*word).into());
-        }
-        item
+        let Value::Object(fields) = item else { return item };
+        let mut object = Map::new();
+        object.insert("apiVersion".to_owned(), api_version.into());
+        object.insert("kind".to_owned(), (*word).into());
+        object.extend(fields);
+        Value::Object(object)
     }
 
     /// A ReplicaSet of a Deployment says nothing that this does not, and there are ten of each.

@@ -6,6 +6,7 @@ mod kinds;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, StatusCode};
@@ -203,12 +204,24 @@ impl Cluster {
     ///
     /// [`LiveError`].
     pub async fn list(&self, kind: &Kind) -> Result<Option<Vec<Value>>, LiveError> {
+        self.list_as(kind, &mut Some, &mut |_| {}).await
+    }
+
+    /// As [`Cluster::list`], each object as what `keep` makes of it. One page is in memory at a time;
+    /// `seen` is told after each how many objects there were. Nothing is given of a list that cannot
+    /// be read to its end.
+    async fn list_as<T>(
+        &self,
+        kind: &Kind,
+        keep: &mut dyn FnMut(Value) -> Option<T>,
+        seen: &mut dyn FnMut(usize),
+    ) -> Result<Option<Vec<T>>, LiveError> {
         if kind.may_be_absent() && !self.has(kind).await? {
             return Ok(None);
         }
         let mut all = Vec::new();
         let mut rest = String::new();
-        let mut times = 0;
+        let (mut times, mut count) = (0, 0);
         loop {
             let path = format!("{}?limit={PAGE}{rest}", kind.path());
             let (status, mut page) = self.ask(http::Method::GET, &path, None).await?;
@@ -219,7 +232,8 @@ impl Cluster {
                 }
                 // The list that was begun has grown too old: from the beginning.
                 StatusCode::GONE if !rest.is_empty() && times < ANEW => {
-                    (all, rest, times) = (Vec::new(), String::new(), times + 1);
+                    (all, rest, count) = (Vec::new(), String::new(), 0);
+                    times += 1;
                     continue;
                 }
                 _ => return Err(self.answer(&path, status, &page)),
@@ -227,7 +241,9 @@ impl Cluster {
             let Some(items) = page.get_mut("items").and_then(Value::as_array_mut) else {
                 return Err(self.answer(&path, status, &page));
             };
-            all.extend(items.drain(..).map(|item| kind.complete(item)));
+            count += items.len();
+            all.extend(items.drain(..).filter_map(|item| keep(kind.complete(item))));
+            seen(count);
             let more = page.pointer("/metadata/continue").and_then(Value::as_str);
             match more.filter(|token| !token.is_empty()) {
                 Some(token) => {
@@ -245,10 +261,27 @@ impl Cluster {
     ///
     /// [`LiveError`]; every permission that is missing is named at once.
     pub async fn documents(&self) -> Result<Vec<Document>, LiveError> {
-        let mut documents = Vec::new();
+        let objects = self.read(&mut |value| value, &mut |_, _| {}).await?.into_iter();
+        Ok(objects.map(|(place, value)| Document { place: (*place).clone(), value }).collect())
+    }
+
+    /// The same objects, each with its list and as what `keep` makes of it: who needs little of each
+    /// need not hold all of a large cluster. `seen` is told how many of a kind were read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cluster::documents`].
+    pub(crate) async fn read<T>(
+        &self,
+        keep: &mut dyn FnMut(Value) -> T,
+        seen: &mut dyn FnMut(&Kind, usize),
+    ) -> Result<Vec<(Arc<Place>, T)>, LiveError> {
+        let mut objects = Vec::new();
         let mut forbidden = BTreeSet::new();
-        for kind in &KINDS {
-            let found = match self.list(kind).await {
+        for (at, kind) in KINDS.iter().enumerate() {
+            let mut wanted = |value| kind.is_wanted(&value).then(|| keep(value));
+            let mut seen = |count| seen(kind, count);
+            let found = match self.list_as(kind, &mut wanted, &mut seen).await {
                 Ok(found) => found.unwrap_or_default(),
                 Err(LiveError::Forbidden(missing)) => {
                     forbidden.extend(missing);
@@ -256,11 +289,10 @@ impl Cluster {
                 }
                 Err(error) => return Err(error),
             };
-            let place = Place { file: self.server.clone(), number: documents.len() + 1 };
-            let wanted = found.into_iter().filter(|value| kind.is_wanted(value));
-            documents.extend(wanted.map(|value| Document { place: place.clone(), value }));
+            let place = Arc::new(Place { file: self.server.clone(), number: at + 1 });
+            objects.extend(found.into_iter().map(|one| (Arc::clone(&place), one)));
         }
-        if forbidden.is_empty() { Ok(documents) } else { Err(LiveError::Forbidden(forbidden)) }
+        if forbidden.is_empty() { Ok(objects) } else { Err(LiveError::Forbidden(forbidden)) }
     }
 
     /// The issuer of the cluster's service account tokens, as the API server says it.

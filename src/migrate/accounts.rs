@@ -17,7 +17,25 @@ use super::{Needs, source};
 const LONGEST_NAME: usize = 253;
 
 /// By identities that pods of one account get: the workloads.
-pub(super) type Groups = BTreeMap<Vec<String>, BTreeSet<Workload>>;
+pub(super) type Groups = BTreeMap<Vec<String>, BTreeSet<Member>>;
+
+/// A workload, as far as its account is concerned.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Member {
+    /// `Kind/namespace/name` of what a person would edit.
+    pub(super) object: String,
+    /// JSON pointer of the pod in it, if it can be changed.
+    pointer: Option<String>,
+}
+
+impl Member {
+    /// A pod cannot be changed, nor can what is made from something that is not in the files.
+    pub(super) fn of(workload: &Workload) -> Self {
+        let can_change = !workload.pointer.is_empty() && !workload.is_spoken_for;
+        let pointer = can_change.then(|| workload.pointer.clone());
+        Self { object: workload.object.clone(), pointer }
+    }
+}
 
 /// What would give workloads a service account for their identities alone.
 #[derive(Debug, Serialize)]
@@ -67,7 +85,7 @@ fn missing(
     let is_dumped = accounts.keys().any(|known| known.namespace == account.namespace);
     if is_dumped && !accounts.contains_key(account) {
         let message = format!(
-            "is not among the files, and pods of it cannot be created: {}; create it, or mend \
+            "is not among what was read, and pods of it cannot be created: {}; create it, or mend \
              spec.serviceAccountName",
             some(groups.values().flatten())
         );
@@ -152,7 +170,7 @@ fn shared(
 }
 
 /// The first workloads by name, and how many more there are.
-fn some<'a>(workloads: impl IntoIterator<Item = &'a Workload>) -> String {
+fn some<'a>(workloads: impl IntoIterator<Item = &'a Member>) -> String {
     let objects: BTreeSet<_> = workloads.into_iter().map(|one| one.object.as_str()).collect();
     let first: Vec<_> = objects.iter().copied().take(3).collect();
     let more = objects.len() - first.len();
@@ -194,12 +212,9 @@ fn like(estate: &Estate, account: &ObjectName, name: &str) -> Value {
     like
 }
 
-/// `None` where a pod cannot be changed, or what made it is not in the files.
-fn patch(workload: &Workload, account: &str) -> Option<Patch> {
-    if workload.pointer.is_empty() || workload.is_spoken_for {
-        return None;
-    }
-    let keys: Vec<_> = workload.pointer.split('/').skip(1).collect();
+/// `None` where it cannot be changed.
+fn patch(workload: &Member, account: &str) -> Option<Patch> {
+    let keys: Vec<_> = workload.pointer.as_deref()?.split('/').skip(1).collect();
     let pod = json!({"spec": {"serviceAccountName": account}});
     let patch = keys.iter().rev().fold(pod, |inner, key| json!({ *key: inner }));
     Some(Patch { object: workload.object.clone(), patch: patch.to_string() })

@@ -41,7 +41,7 @@ pub(super) struct Estate {
 }
 
 /// A pod, or the template of one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Workload {
     /// `Kind/namespace/name` of what a person would edit.
     pub(super) object: String,
@@ -58,7 +58,7 @@ pub(super) struct Workload {
     /// By what one may think that the pods' programs know no address but Azure's own.
     pub(super) hint: Option<String>,
     /// The pod as JSON; of one that has not asked for an identity nothing.
-    pub(super) text: Arc<str>,
+    pub(super) text: Box<str>,
 }
 
 /// Why no plan can be made: a part of one would be taken for the whole.
@@ -100,7 +100,7 @@ pub enum Unplannable {
     },
     /// Nothing to plan for.
     #[error(
-        "there is no {0} in these files; dump azureidentity,azureidentitybinding and all workloads \
+        "no {0} was read; dump azureidentity,azureidentitybinding and all workloads \
          with `kubectl get … -A -o yaml`"
     )]
     Nothing(&'static str),
@@ -206,7 +206,7 @@ impl Estate {
         let Some(pod) = pod.filter(|pod| pod.pointer("/spec/containers").is_some()) else {
             return Err(Unplannable::NoPod { place: place.clone(), object: site.object });
         };
-        self.surroundings.workload(&site.object, value, pod);
+        self.surroundings.workload(&site, value, pod);
         Ok(Some(Workload::of(site, pod)))
     }
 }

@@ -58,6 +58,21 @@ impl Part {
     }
 }
 
+/// An object that was read as a whole, lean, as JSON.
+pub(super) fn lean(mut object: Value) -> Box<str> {
+    leave_out(&mut object, Part::Object);
+    if let Some(metadata) = object.get_mut("metadata") {
+        leave_out(metadata, Part::Metadata);
+    }
+    object.to_string().into()
+}
+
+fn leave_out(value: &mut Value, part: Part) {
+    if let Some(entries) = value.as_object_mut() {
+        entries.retain(|key, _| !part.is_left_out(key));
+    }
+}
+
 /// Reads a part, and adds the elements of lists to `objects`.
 struct Reader<'a> {
     part: Part,
@@ -203,6 +218,7 @@ mod tests {
         for text in [text.to_string(), format!("---\n{text}")] {
             assert_eq!(read(&text), [kept.clone(), kept.clone()]);
         }
+        assert_eq!(*lean(fat.clone()), *kept.to_string());
         assert_eq!(read(&fat.to_string()), [kept]);
     }
 

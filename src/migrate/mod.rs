@@ -1,5 +1,4 @@
-//! `imdslet migrate`: what must exist in Azure before the switch, and what must be decided, from
-//! files alone.
+//! `imdslet migrate`: what must exist in Azure before the switch, and what must be decided.
 //!
 //! The plan is a function of the objects and the settings. Which identity a pod gets is decided by
 //! the functions that decide it in the webhook.
@@ -20,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imdslet_core::contract::Source;
-use imdslet_core::federation::credential_name;
+use imdslet_core::federation::{credential_name, is_out_of_reach};
 use imdslet_core::objects::{AzureIdentity, Credential, ObjectName};
 use imdslet_core::settings::Settings;
 use serde::Serialize;
@@ -31,13 +30,12 @@ pub use args::MigrateArgs;
 pub use decision::{Decision, Reason};
 pub use estate::Unplannable;
 pub use limit::{IdentityBinding, LIMIT, OverLimit};
-pub use reading::{Dump, Unread, read};
+pub use reading::{Dump, Unread, read, read_live};
 pub use steps::{Phase, Step};
 pub use write::Format;
 
-use crate::documents::{Document, Place};
+use crate::documents::Place;
 use crate::emulator::FederatedCredential;
-use crate::workloads;
 use estate::Estate;
 
 /// The issuer of a cluster's service account tokens, exact to the slash.
@@ -140,15 +138,6 @@ struct Needs {
     decisions: BTreeSet<Decision>,
 }
 
-/// The objects of documents, whatever Lists they are in, each with its document.
-pub fn objects(documents: Vec<Document>) -> impl Iterator<Item = (Arc<Place>, Value)> {
-    documents.into_iter().flat_map(|Document { place, value }| {
-        let place = Arc::new(place);
-        let all = workloads::objects(&value).into_iter();
-        all.map(|(_, value)| (Arc::clone(&place), value.clone())).collect::<Vec<_>>()
-    })
-}
-
 /// Makes the plan of objects, each with its document.
 ///
 /// # Errors
@@ -160,11 +149,13 @@ pub fn plan(
     issuer: &Issuer,
     default_namespace: &str,
 ) -> Result<Plan, Unplannable> {
-    let estate = Estate::read(objects, default_namespace)?;
-    let mut needs = pods::needs(&estate, settings);
+    let mut estate = Estate::read(objects, default_namespace)?;
+    let workloads = std::mem::take(&mut estate.workloads);
+    let mut needs = pods::needs(workloads, &estate, settings);
     let federated_credentials = credentials(&estate, &needs, settings, issuer);
     let over_limit = OverLimit::among(&federated_credentials);
     let mut decisions = std::mem::take(&mut needs.decisions);
+    decisions.extend(private(issuer).filter(|_| !federated_credentials.is_empty()));
     whole::decide(&estate, &over_limit, settings, &needs, &mut decisions);
     let proposals = accounts::decide(&estate, &needs, &mut decisions);
     let steps = steps::steps(&estate, &needs, &proposals);
@@ -201,6 +192,16 @@ pub fn plan(
         read: estate.read,
         ignored: estate.ignored,
     })
+}
+
+/// What is said of an issuer whose tokens Entra ID cannot check.
+fn private(issuer: &Issuer) -> Option<Decision> {
+    let message = "nobody outside of the cluster can read its keys there, so Entra ID takes none of its \
+                   tokens: publish them first (AKS: az aks update --enable-oidc-issuer; elsewhere \
+                   --service-account-issuer) and plan again, since the credentials are then others";
+    let decision =
+        || Decision::new(Reason::PrivateIssuer, format!("Issuer/{}", issuer.as_str()), message);
+    is_out_of_reach(issuer.as_str()).then(decision)
 }
 
 /// The federated credentials of all identities that have them. Azure knows an identity by its

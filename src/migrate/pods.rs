@@ -12,19 +12,21 @@ use imdslet_core::warning::Warning;
 use serde_json::Value;
 
 use super::Needs;
+use super::accounts::Member;
 use super::decision::{Decision, Reason};
 use super::estate::{Estate, Workload, text};
 
 /// Stands for the tenant while none is known: which credentials are needed does not depend on it.
 const ANY_TENANT: &str = "00000000-0000-0000-0000-000000000000";
 
-/// Decides for every pod what the webhook would decide.
-pub(super) fn needs(estate: &Estate, settings: &Settings) -> Needs {
+/// Decides for every pod what the webhook would decide. Its text, most of the memory of a large plan,
+/// is needed no longer then.
+pub(super) fn needs(workloads: BTreeSet<Workload>, estate: &Estate, settings: &Settings) -> Needs {
     let mut settings = settings.clone();
     settings.tenant_id.get_or_insert_with(|| ANY_TENANT.to_owned());
     let mut needs = Needs::default();
-    for workload in &estate.workloads {
-        needs.label(workload);
+    for workload in workloads {
+        needs.label(&workload);
         let decision = PodView::opted_in(&workload.text).map_err(Refusal::from).and_then(|view| {
             let Some(view) = view else { return Ok(None) };
             needs.selectors.extend(view.selector().map(str::to_owned));
@@ -32,15 +34,15 @@ pub(super) fn needs(estate: &Estate, settings: &Settings) -> Needs {
             Ok(Some((admission, view.selector().unwrap_or_default().to_owned())))
         });
         match decision {
-            Ok(None) => needs.unlabelled(workload),
+            Ok(None) => needs.unlabelled(&workload),
             Ok(Some((admission, selector))) => {
                 if !estate.surroundings.is_kept_from_webhooks(&workload.namespace) {
                     needs.labelled.entry(workload.namespace.clone()).or_default();
                 }
-                needs.admitted((estate, &settings), workload, &selector, admission);
+                needs.admitted((estate, &settings), &workload, &selector, admission);
             }
-            Err(Refusal::Unbound(why)) => needs.decide(workload, Reason::Unbound, why),
-            Err(refusal) => needs.decide(workload, Reason::Refused, refusal.to_string()),
+            Err(Refusal::Unbound(why)) => needs.decide(&workload, Reason::Unbound, why),
+            Err(refusal) => needs.decide(&workload, Reason::Refused, refusal.to_string()),
         }
     }
     needs
@@ -173,7 +175,7 @@ impl Needs {
         }
         if !identities.is_empty() {
             let groups = self.accounts.entry(account).or_default();
-            groups.entry(identities).or_default().insert(workload.clone());
+            groups.entry(identities).or_default().insert(Member::of(workload));
         }
     }
 }

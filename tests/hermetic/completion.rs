@@ -43,6 +43,16 @@ fn the_help_of_every_command_is_a_snapshot() {
 }
 
 #[test]
+fn the_help_of_every_command_fits_a_terminal_of_80_columns() {
+    for path in listed(&[]) {
+        let mut asked = command("imdslet");
+        let help = Ended::of(asked.args(&path).arg("--help").env("COLUMNS", "80"));
+        let wide: Vec<_> = help.stdout.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(wide.is_empty(), "{path:?}: {wide:#?}");
+    }
+}
+
+#[test]
 fn kubectl_imdslet_is_called_so_in_its_own_help() {
     let path = folder();
     let plugin = path.path().join("kubectl-imdslet");
