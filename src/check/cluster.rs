@@ -1,5 +1,6 @@
 //! Whether a cluster is ready for imdslet.
 
+use imdslet_core::federation::is_out_of_reach;
 use serde_json::Value;
 
 use super::facts::{Facts, Issuer, Key, Outside, Seen, text};
@@ -169,7 +170,7 @@ fn issuer(seen: &Seen<Issuer>) -> Check {
     let remedy = "az aks update --enable-oidc-issuer; elsewhere set --service-account-issuer to a \
                   public https URL and publish /.well-known/openid-configuration and the keys there";
     let failed = |message: String| Check::found(what, Verdict::Failed, message, remedy);
-    if !url.starts_with("https://") || url.contains("//kubernetes.default.svc") {
+    if is_out_of_reach(url) {
         return failed(format!(
             "the issuer is {url}, which nobody outside of the cluster can read"
         ));

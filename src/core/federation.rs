@@ -1,6 +1,7 @@
 //! What must exist in Azure for a service account to be an identity, and the command that makes it.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::id::{IdentityResource, identity_resource};
 use crate::text::short_hash;
@@ -43,6 +44,41 @@ pub fn credential_name(issuer: &str, subject: &str) -> String {
     // All of it is ASCII by now.
     let longest = LONGEST_NAME - hash.len() - 1;
     format!("{}-{hash}", readable.get(..longest).unwrap_or(&readable))
+}
+
+/// Whether the URL alone tells that Entra ID cannot read an issuer's keys, so that no credential for it
+/// works: a name or an address of the inside of a cluster or a company, or the API server of AKS, which
+/// is the issuer there until an OIDC issuer is enabled and shows its keys to nobody who is not known.
+///
+/// ```
+/// use imdslet_core::federation::is_out_of_reach;
+/// assert!(is_out_of_reach("https://kubernetes.default.svc.cluster.local"));
+/// assert!(!is_out_of_reach("https://westeurope.oic.prod-aks.azure.com/TENANT/CLUSTER/"));
+/// ```
+#[must_use]
+pub fn is_out_of_reach(issuer: &str) -> bool {
+    let Some(rest) = issuer.strip_prefix("https://") else { return true };
+    let host = rest.split('/').next().unwrap_or_default().to_ascii_lowercase();
+    if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return address.parse().is_ok_and(|address| is_inside(&address));
+    }
+    let host = host.split(':').next().unwrap_or_default();
+    if let Ok(address) = host.parse() {
+        return is_inside(&address);
+    }
+    // The domain of a cluster may be anybody's, so its beginning tells.
+    !host.contains('.')
+        || host.starts_with("kubernetes.default.svc")
+        || [".svc", ".local", ".localhost", ".internal", ".azmk8s.io"]
+            .iter()
+            .any(|end| host.ends_with(end))
+}
+
+fn is_inside(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_loopback() || v6.is_unicast_link_local(),
+    }
 }
 
 impl MissingCredential<'_> {
@@ -169,6 +205,39 @@ mod tests {
             ("(a)_b.c-d", "'(a)_b.c-d'"),
         ] {
             assert_eq!(Quoted(value).to_string(), quoted);
+        }
+    }
+
+    #[test]
+    fn an_issuer_of_the_inside_is_told_by_its_url() {
+        for issuer in [
+            "http://issuer.example/",
+            "https://kubernetes.default.svc",
+            "https://Kubernetes.default.svc.corp.example",
+            "https://cluster-1a2b3c4d.hcp.westeurope.azmk8s.io",
+            "https://cluster-1a2b3c4d.hcp.westeurope.azmk8s.io:443/",
+            "https://api.lab.internal:6443",
+            "https://oidc.corp.local/c1",
+            "https://localhost:8443",
+            "https://10.0.0.1:6443",
+            "https://172.31.0.1/",
+            "https://[fd00::1]:6443/",
+            "https://[::1]",
+            "https://",
+        ] {
+            assert!(is_out_of_reach(issuer), "{issuer}");
+        }
+        for issuer in [
+            "https://westeurope.oic.prod-aks.azure.com/1/2/",
+            "https://account.blob.core.windows.net/oidc/",
+            "https://oidc.eks.eu-west-1.amazonaws.com/id/1",
+            "https://issuer.example:8443",
+            "https://20.1.2.3/",
+            "https://172.32.0.1/",
+            "https://[2001:db8::1]/",
+            "https://internal.example/",
+        ] {
+            assert!(!is_out_of_reach(issuer), "{issuer}");
         }
     }
 

@@ -57,6 +57,8 @@ reasons! {
     Refused,
     /// An object cannot be used as it stands.
     BrokenObject,
+    /// Entra ID cannot read the keys of the issuer.
+    PrivateIssuer,
     /// More credentials than Azure allows for one identity.
     TooManyCredentials,
     /// Nothing says which tenant identities are of.

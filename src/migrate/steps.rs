@@ -69,7 +69,8 @@ fn step(phase: Phase, id: &str, title: &str, why: &str, commands: Vec<String>) -
 pub(super) fn steps(estate: &Estate, needs: &Needs, proposals: &[Proposal]) -> Vec<Step> {
     let mut steps = vec![backup(estate), credentials()];
     steps.extend(own_accounts(proposals));
-    steps.extend([hold_off(needs), install(estate)]);
+    steps.extend(hold_off(needs));
+    steps.push(install(estate));
     for (namespace, labelled) in &needs.labelled {
         let mut step = taken_over(namespace, labelled);
         step.commands.extend(rollouts(namespace, &labelled.served));
@@ -149,9 +150,10 @@ fn own_accounts(proposals: &[Proposal]) -> Option<Step> {
     ))
 }
 
-fn hold_off(needs: &Needs) -> Step {
+/// Nothing, where no namespace has labelled pods: `kubectl label` takes no empty list.
+fn hold_off(needs: &Needs) -> Option<Step> {
     let namespaces: Vec<_> = needs.labelled.keys().map(|name| quoted(name)).collect();
-    step(
+    (!namespaces.is_empty()).then(|| step(
         Phase::Move,
         "hold-off",
         "Keep imdslet out of every namespace that it shall take over later",
@@ -161,7 +163,7 @@ fn hold_off(needs: &Needs) -> Step {
             "kubectl label namespace {} imdslet.dev/injection=disabled --overwrite",
             namespaces.join(" ")
         )],
-    )
+    ))
 }
 
 fn install(estate: &Estate) -> Step {

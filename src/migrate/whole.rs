@@ -77,8 +77,8 @@ fn bindings(estate: &Estate, needs: &Needs, decisions: &mut BTreeSet<Decision>) 
     for (name, binding) in &estate.bindings {
         if !needs.selectors.contains(&binding.selector) {
             let message = format!(
-                "no pod in these files has the label aadpodidbinding: {}; remove the binding, or \
-                 add the missing workloads to the files",
+                "no pod that was read has the label aadpodidbinding: {}; remove the binding, or \
+                 plan with the workloads that are missing",
                 binding.selector
             );
             let object = format!("AzureIdentityBinding/{name}");
@@ -177,9 +177,14 @@ fn surroundings(estate: &Estate, settings: &Settings, decisions: &mut BTreeSet<D
                        instead";
         decisions.insert(Decision::new(Reason::NodeIdentity, object, message));
     }
-    if let Some(decision) = images(&estate.surroundings.registries, &settings.sidecar_image) {
-        decisions.insert(decision);
-    }
+    // What the cluster itself is made of comes from where its maker has it.
+    let own = estate
+        .surroundings
+        .registries
+        .iter()
+        .filter(|(namespace, _)| !estate.surroundings.is_kept_from_webhooks(namespace));
+    let own = own.flat_map(|(_, registries)| registries).collect();
+    decisions.extend(images(&own, &settings.sidecar_image));
 }
 
 /// Registries that anybody can pull from.
@@ -187,14 +192,14 @@ const PUBLIC: [&str; 6] =
     ["docker.io", "gcr.io", "ghcr.io", "mcr.microsoft.com", "quay.io", "registry.k8s.io"];
 
 /// A cluster whose workloads all have images of one registry may reach no other one.
-fn images(registries: &BTreeSet<String>, sidecar: &str) -> Option<Decision> {
+fn images(registries: &BTreeSet<&String>, sidecar: &str) -> Option<Decision> {
     let mut all = registries.iter();
     let registry = all.next().filter(|only| !PUBLIC.contains(&only.as_str()))?;
     if all.next().is_some() || sidecar.starts_with(&format!("{registry}/")) {
         return None;
     }
     let message = format!(
-        "every image in these files is from there, and imdslet's would not be: copy {sidecar} and \
+        "the images of all workloads are from there, and imdslet's would not be: copy {sidecar} and \
          {} to it, and name them in manifests/install.yaml and with --sidecar-image",
         webhook_image(sidecar)
     );

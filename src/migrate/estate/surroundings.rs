@@ -9,6 +9,11 @@ use serde_json::{Map, Value, json};
 
 use super::{name_of, text};
 use crate::family::Family;
+use crate::workloads::PodSite;
+
+/// What the images of policy engines are called, wherever they are mirrored: nobody dumps the kinds of
+/// their policies.
+const ENGINES: [&str; 2] = ["gatekeeper", "kyverno"];
 
 /// What stands around the workloads and their identities.
 #[derive(Debug, Default)]
@@ -17,7 +22,7 @@ pub(in super::super) struct Surroundings {
     pub(in super::super) accounts: BTreeMap<ObjectName, Value>,
     /// AzureAssignedIdentities that only MIC can let go of.
     pub(in super::super) held: BTreeSet<String>,
-    /// Objects of policy engines.
+    /// Objects of policy engines, and the workloads that they are.
     pub(in super::super) policies: BTreeSet<String>,
     /// The workloads of aad-pod-identity itself, and whether they are told to keep to namespaces.
     pub(in super::super) old_parts: BTreeMap<String, bool>,
@@ -27,8 +32,8 @@ pub(in super::super) struct Surroundings {
     pub(in super::super) kept_from_webhooks: BTreeSet<String>,
     /// Namespaces with `imdslet.dev/injection: disabled`.
     pub(in super::super) not_taken_over: BTreeSet<String>,
-    /// Where the images of all workloads come from.
-    pub(in super::super) registries: BTreeSet<String>,
+    /// Where the images of all workloads come from, by namespace.
+    pub(in super::super) registries: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Surroundings {
@@ -90,20 +95,30 @@ impl Surroundings {
     }
 
     /// Takes in what a workload says beside what its pods need.
-    pub(super) fn workload(&mut self, object: &str, value: &Value, pod: &Value) {
+    pub(super) fn workload(&mut self, site: &PodSite, value: &Value, pod: &Value) {
+        let PodSite { object, namespace, .. } = site;
         if is_of_old(value, pod) {
             let keeps = self.old_parts.entry(object.to_owned()).or_default();
             *keeps |= is_told_to_keep_to_namespaces(pod);
             return;
         }
-        self.registries.extend(containers(pod).map(|one| registry(text(one, "/image")).to_owned()));
+        let images = || containers(pod).map(|one| text(one, "/image"));
+        if images().any(|image| ENGINES.contains(&repository(image))) {
+            self.policies.insert(object.to_owned());
+        }
+        self.registries
+            .entry(namespace.to_owned())
+            .or_default()
+            .extend(images().map(|image| registry(image).to_owned()));
     }
 
-    /// Names what is of aad-pod-identity by what a person would edit.
+    /// Names what is of aad-pod-identity and of policy engines by what a person would edit.
     pub(super) fn by_maker(&mut self, family: &Family) {
         for (object, keeps) in std::mem::take(&mut self.old_parts) {
             *self.old_parts.entry(family.root(&object)).or_default() |= keeps;
         }
+        let policies = std::mem::take(&mut self.policies);
+        self.policies = policies.into_iter().map(|object| family.root(&object)).collect();
     }
 
     /// Whether webhooks of others than AKS are kept away from a namespace.
