@@ -116,7 +116,7 @@ fn identity_spec(identity: &AzureIdentity) -> Value {
 }
 
 fn binding_spec(binding: &AzureIdentityBinding) -> Value {
-    json!({"azureIdentity": binding.azure_identity, "selector": binding.selector})
+    json!({"azureIdentity": binding.azure_identity, "selector": &*binding.selector})
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ pub fn explain_binding(
         given,
         is_repeated: false,
     };
-    Some((binding.selector.clone(), considered, of_binding(index, settings, name, binding)))
+    Some((binding.selector.to_string(), considered, of_binding(index, settings, name, binding)))
 }
 
 /// What there is to say of an AzureIdentity whatever pods there are: what it gives in its own namespace,
@@ -135,7 +135,7 @@ pub fn explain_identity(
     name: &ObjectName,
 ) -> Option<(Result<Usable, Warning>, Vec<ObjectName>)> {
     let given = match index.identity(name)? {
-        Err(fault) => Err(Warning::BrokenObject(fault.clone())),
+        Err(fault) => Err(Warning::BrokenObject((**fault).clone())),
         Ok(identity) => {
             let own = &name.namespace;
             let given = usable_identity(settings, own, name.clone(), identity, Endpoint::Env);
@@ -159,12 +159,12 @@ fn endpoint_of(index: &Index, settings: &Settings, namespace: &str, pod: &PodVie
 
 fn near(index: &Index, settings: &Settings, namespace: &str, selector: &str) -> Vec<Near> {
     let others = index.all_bindings().filter_map(|(name, binding)| {
-        let is_same = binding.selector == selector;
+        let is_same = *binding.selector == *selector;
         let is_away = settings.scope == Scope::Namespaced && name.namespace != namespace;
         match (is_same, is_away) {
             (true, true) => Some(Near::OtherNamespace(name.clone())),
             (false, false) if binding.selector.eq_ignore_ascii_case(selector) => {
-                let selector = binding.selector.clone();
+                let selector = binding.selector.to_string();
                 Some(Near::LetterCase { binding: name.clone(), selector })
             }
             _ => None,

@@ -1,5 +1,6 @@
 //! The objects of a cluster, arranged for the one question that admission asks.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -7,8 +8,8 @@ use crate::csi::ProviderClass;
 use crate::fields::FieldError;
 use crate::limits::LimitRange;
 use crate::objects::{
-    AzureIdentity, AzureIdentityBinding, AzurePodIdentityException, Kind, NamespaceSettings,
-    Object, ObjectName,
+    AzureIdentity, AzureIdentityBinding, AzurePodIdentityException, Checked, Kind,
+    NamespaceSettings, Object, ObjectName,
 };
 use crate::pod::PodView;
 use crate::settings::Scope;
@@ -28,11 +29,11 @@ pub enum Change {
 /// change copies the map that it is in, once, and that copy shares the objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Index {
-    identities: Arc<BTreeMap<ObjectName, Arc<Result<AzureIdentity, FieldError>>>>,
-    bindings: Arc<BTreeMap<ObjectName, Arc<AzureIdentityBinding>>>,
+    identities: Arc<BTreeMap<ObjectName, Checked<AzureIdentity>>>,
+    bindings: Arc<BTreeMap<Arc<ObjectName>, Arc<AzureIdentityBinding>>>,
     /// One set, and not a set for each selector: most have one binding, and a set takes half a
-    /// kilobyte however few are in it.
-    by_selector: Arc<BTreeSet<(String, ObjectName)>>,
+    /// kilobyte however few are in it. It shares its texts with `bindings`.
+    by_selector: Arc<BTreeSet<(Arc<str>, Arc<ObjectName>)>>,
     exceptions: Arc<BTreeMap<ObjectName, Arc<AzurePodIdentityException>>>,
     /// Bindings and exceptions that cannot be used, and so match nothing. Nothing decides by them, but
     /// somebody has to be told.
@@ -55,23 +56,24 @@ impl Index {
 
     /// Takes `objects` for all that there are of `kind`.
     pub fn replace(&mut self, kind: Kind, objects: Vec<Object>) {
+        let mut new = Self::from_iter(objects);
+        new.pack();
         if self.broken.keys().any(|(broken, _)| *broken == kind) {
             Arc::make_mut(&mut self.broken).retain(|(broken, _), _| *broken != kind);
         }
-        match kind {
-            // New maps, since clearing one that is shared would copy it first.
-            Kind::AzureIdentity => self.identities = Arc::default(),
-            Kind::AzureIdentityBinding => {
-                self.bindings = Arc::default();
-                self.by_selector = Arc::default();
-            }
-            Kind::AzurePodIdentityException => self.exceptions = Arc::default(),
-            Kind::Namespace => self.namespaces = Arc::default(),
-            Kind::LimitRange => self.limits = Arc::default(),
-            Kind::SecretProviderClass => self.classes = Arc::default(),
+        if !new.broken.is_empty() {
+            Arc::make_mut(&mut self.broken).append(&mut Arc::unwrap_or_clone(new.broken));
         }
-        for object in objects {
-            self.insert(object);
+        match kind {
+            Kind::AzureIdentity => self.identities = new.identities,
+            Kind::AzureIdentityBinding => {
+                self.bindings = new.bindings;
+                self.by_selector = new.by_selector;
+            }
+            Kind::AzurePodIdentityException => self.exceptions = new.exceptions,
+            Kind::Namespace => self.namespaces = new.namespaces,
+            Kind::LimitRange => self.limits = new.limits,
+            Kind::SecretProviderClass => self.classes = new.classes,
         }
     }
 
@@ -94,11 +96,12 @@ impl Index {
         kind: Kind,
         others: &BTreeSet<&ObjectName>,
     ) -> BTreeSet<ObjectName> {
-        fn missing<T>(
-            map: &BTreeMap<ObjectName, T>,
+        fn missing<K: Borrow<ObjectName>, T>(
+            map: &BTreeMap<K, T>,
             others: &BTreeSet<&ObjectName>,
         ) -> BTreeSet<ObjectName> {
-            map.keys().filter(|name| !others.contains(name)).cloned().collect()
+            let names = map.keys().map(Borrow::borrow);
+            names.filter(|name| !others.contains(name)).cloned().collect()
         }
         match kind {
             Kind::AzureIdentity => missing(&self.identities, others),
@@ -121,17 +124,18 @@ impl Index {
     fn insert(&mut self, object: Object) {
         match object {
             Object::Identity(name, identity) => {
-                Arc::make_mut(&mut self.identities).insert(name, Arc::new(identity));
+                Arc::make_mut(&mut self.identities).insert(name, identity);
             }
             Object::Binding(name, binding) => {
                 self.remove(Kind::AzureIdentityBinding, &name);
                 match binding {
                     Ok(binding) => {
+                        let name = Arc::new(name);
                         let entry = (binding.selector.clone(), name.clone());
                         Arc::make_mut(&mut self.by_selector).insert(entry);
-                        Arc::make_mut(&mut self.bindings).insert(name, Arc::new(binding));
+                        Arc::make_mut(&mut self.bindings).insert(name, binding);
                     }
-                    Err(fault) => self.break_down(Kind::AzureIdentityBinding, name, fault),
+                    Err(fault) => self.break_down(Kind::AzureIdentityBinding, name, *fault),
                 }
             }
             Object::Exception(name, exception) => {
@@ -158,6 +162,16 @@ impl Index {
         }
     }
 
+    /// Fills the nodes of the large maps, of which objects that came in order left half empty.
+    fn pack(&mut self) {
+        fn pack<T: IntoIterator + FromIterator<T::Item> + Clone + Default>(all: &mut Arc<T>) {
+            *all = Arc::new(Arc::unwrap_or_clone(std::mem::take(all)).into_iter().collect());
+        }
+        pack(&mut self.identities);
+        pack(&mut self.bindings);
+        pack(&mut self.by_selector);
+    }
+
     fn break_down(&mut self, kind: Kind, name: ObjectName, fault: FieldError) {
         Arc::make_mut(&mut self.broken).insert((kind, name), fault);
     }
@@ -174,10 +188,10 @@ impl Index {
                 Arc::make_mut(&mut self.identities).remove(name);
             }
             Kind::AzureIdentityBinding => {
-                let Some(binding) = self.bindings.get(name) else { return };
-                let entry = (binding.selector.clone(), name.clone());
+                let Some((name, binding)) = self.bindings.get_key_value(name) else { return };
+                let (name, entry) = (name.clone(), (binding.selector.clone(), name.clone()));
                 Arc::make_mut(&mut self.by_selector).remove(&entry);
-                Arc::make_mut(&mut self.bindings).remove(name);
+                Arc::make_mut(&mut self.bindings).remove(&name);
             }
             Kind::AzurePodIdentityException if self.exceptions.contains_key(name) => {
                 Arc::make_mut(&mut self.exceptions).remove(name);
@@ -219,27 +233,27 @@ impl Index {
     /// selector.
     fn selected(&self, selector: &str, namespace: &str) -> impl Iterator<Item = &ObjectName> {
         self.by_selector
-            .range((selector.to_owned(), ObjectName::new(namespace, ""))..)
-            .take_while(move |(other, _)| other == selector)
-            .map(|(_, name)| name)
+            .range((Arc::from(selector), Arc::new(ObjectName::new(namespace, "")))..)
+            .take_while(move |(other, _)| **other == *selector)
+            .map(|(_, name)| &**name)
     }
 
-    pub(crate) fn identity(&self, name: &ObjectName) -> Option<&Result<AzureIdentity, FieldError>> {
-        self.identities.get(name).map(|identity| &**identity)
+    pub(crate) fn identity(&self, name: &ObjectName) -> Option<&Checked<AzureIdentity>> {
+        self.identities.get(name)
     }
 
     /// Every AzureIdentity, also one that cannot be used.
     pub(crate) fn identities(
         &self,
-    ) -> impl Iterator<Item = (&ObjectName, &Result<AzureIdentity, FieldError>)> {
-        self.identities.iter().map(|(name, identity)| (name, &**identity))
+    ) -> impl Iterator<Item = (&ObjectName, &Checked<AzureIdentity>)> {
+        self.identities.iter()
     }
 
     /// Every AzureIdentityBinding that can match something.
     pub(crate) fn all_bindings(
         &self,
     ) -> impl Iterator<Item = (&ObjectName, &AzureIdentityBinding)> {
-        self.bindings.iter().map(|(name, binding)| (name, &**binding))
+        self.bindings.iter().map(|(name, binding)| (&**name, &**binding))
     }
 
     /// The bindings and exceptions that match nothing as they stand.
@@ -276,7 +290,7 @@ impl Index {
 
     /// Each selector with each binding that has it.
     pub(crate) fn selectors(&self) -> impl Iterator<Item = (&str, &ObjectName)> {
-        self.by_selector.iter().map(|(selector, binding)| (&**selector, binding))
+        self.by_selector.iter().map(|(selector, binding)| (&**selector, &**binding))
     }
 
     /// The LimitRanges of `namespace`.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -66,8 +67,8 @@ pub enum Kind {
 pub struct AzureIdentityBinding {
     /// Name of an AzureIdentity in the binding's own namespace.
     pub azure_identity: String,
-    /// The value of the pod's label, byte for byte.
-    pub selector: String,
+    /// The value of the pod's label, byte for byte. Shared with the index of bindings by selector.
+    pub selector: Arc<str>,
 }
 
 /// What an AzurePodIdentityException says: pods of its namespace that have any of these labels.
@@ -86,13 +87,17 @@ pub struct NamespaceSettings {
     pub is_disabled: bool,
 }
 
+/// What an object says, or why it cannot be used. Small, since thousands are kept in maps, and
+/// listed in one list before that; and shared, since each new state of the index copies one.
+pub type Checked<T> = Result<Arc<T>, Box<FieldError>>;
+
 /// An object that decisions read, with what was found wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     /// An AzureIdentity, or why it cannot be used.
-    Identity(ObjectName, Result<AzureIdentity, FieldError>),
+    Identity(ObjectName, Checked<AzureIdentity>),
     /// An AzureIdentityBinding, or why it can match nothing.
-    Binding(ObjectName, Result<AzureIdentityBinding, FieldError>),
+    Binding(ObjectName, Checked<AzureIdentityBinding>),
     /// An AzurePodIdentityException, or why it excepts nothing.
     Exception(ObjectName, Result<AzurePodIdentityException, FieldError>),
     /// A Namespace.
@@ -158,9 +163,12 @@ impl Object {
         Ok(Some(match kind {
             Kind::AzureIdentity => {
                 let identity = AzureIdentity::read(&name, value);
-                Self::Identity(name, identity)
+                Self::Identity(name, identity.map(Arc::new).map_err(Box::new))
             }
-            Kind::AzureIdentityBinding => Self::Binding(name, AzureIdentityBinding::read(value)),
+            Kind::AzureIdentityBinding => {
+                let binding = AzureIdentityBinding::read(value);
+                Self::Binding(name, binding.map(Arc::new).map_err(Box::new))
+            }
             Kind::AzurePodIdentityException => {
                 Self::Exception(name, AzurePodIdentityException::read(value))
             }
@@ -190,8 +198,8 @@ impl Object {
     #[must_use]
     pub fn fault(&self) -> Option<&FieldError> {
         match self {
-            Self::Identity(_, identity) => identity.as_ref().err(),
-            Self::Binding(_, binding) => binding.as_ref().err(),
+            Self::Identity(_, identity) => identity.as_ref().err().map(|fault| &**fault),
+            Self::Binding(_, binding) => binding.as_ref().err().map(|fault| &**fault),
             Self::Exception(_, exception) => exception.as_ref().err(),
             Self::Namespace(..) | Self::LimitRange(..) | Self::Class(..) => None,
         }
@@ -263,7 +271,7 @@ impl AzureIdentityBinding {
         let selector = spec.text("selector")?.ok_or_else(|| {
             spec.error("selector", "is missing; set it to the pods' aadpodidbinding label")
         })?;
-        Ok(Self { azure_identity: azure_identity.to_owned(), selector: selector.to_owned() })
+        Ok(Self { azure_identity: azure_identity.to_owned(), selector: selector.into() })
     }
 }
 
@@ -312,7 +320,7 @@ mod tests {
 
     const ID: &str = "11111111-1111-1111-1111-111111111111";
 
-    fn identity(spec: &Value, annotations: &Value) -> Result<AzureIdentity, String> {
+    fn identity(spec: &Value, annotations: &Value) -> Result<Arc<AzureIdentity>, String> {
         let object = json!({
             "apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentity",
             "metadata": {"name": "app", "namespace": "web", "annotations": annotations},
@@ -334,7 +342,7 @@ mod tests {
         ];
         for identity in read {
             let identity = identity.unwrap();
-            assert_eq!(identity.client_id, ID);
+            assert_eq!(*identity.client_id, *ID);
             assert_eq!(identity.resource_id.as_deref(), Some(resource));
             assert_eq!(identity.credential, Credential::Managed(Source::Federated));
         }
@@ -344,7 +352,7 @@ mod tests {
     fn nested_keys_too() {
         let spec =
             json!({"Type": 1, "ClientID": ID, "ClientPassword": {"Name": "s", "Namespace": "n"}});
-        let secret = Credential::Secret(ObjectName::new("n", "s"));
+        let secret = Credential::Secret(Box::new(ObjectName::new("n", "s")));
         assert_eq!(identity(&spec, &json!(null)).unwrap().credential, secret);
     }
 
@@ -427,9 +435,9 @@ mod tests {
         let with = |kind: i64, ids: Value| {
             let spec = json!({"type": kind, "clientID": ID, "clientPassword": {"name": "s"},
                               "AuxiliaryTenantIDs": ids});
-            identity(&spec, &json!(null)).unwrap().auxiliary_tenant_ids
+            identity(&spec, &json!(null)).unwrap().auxiliary_tenant_ids.clone()
         };
-        assert_eq!(with(1, json!(["b.example", "a.example"])), ["b.example", "a.example"]);
+        assert_eq!(*with(1, json!(["b.example", "a.example"])), ["b.example", "a.example"]);
         assert!(with(1, json!(null)).is_empty());
         for kind in [0, 2] {
             assert!(with(kind, json!(["not a tenant"])).is_empty(), "{kind}");

@@ -182,7 +182,7 @@ pub(crate) fn usable(
     let name = ObjectName::new(&*binding_name.namespace, &*binding.azure_identity);
     let identity = match index.identity(&name) {
         None => return Err(Skip::NoIdentity(name)),
-        Some(Err(error)) => return Err(Skip::InvalidIdentity(name, error.clone())),
+        Some(Err(error)) => return Err(Skip::InvalidIdentity(name, (**error).clone())),
         Some(Ok(identity)) => identity,
     };
     usable_identity(settings, namespace, name, identity, endpoint)
@@ -200,8 +200,8 @@ pub(crate) fn usable_identity(
         return Err(Skip::OtherNamespace(name));
     }
     let (source, secret) = source_of(settings, namespace, &name, identity, endpoint)?;
-    let tenant_id = match identity.tenant_id.as_ref().or(settings.tenant_id.as_ref()) {
-        Some(tenant) => tenant.clone(),
+    let tenant_id = match identity.tenant_id.as_deref().or(settings.tenant_id.as_deref()) {
+        Some(tenant) => tenant.to_owned(),
         // The node's metadata service knows it.
         None if source == Source::Managed => String::new(),
         None => return Err(Skip::NoTenant(name)),
@@ -211,12 +211,12 @@ pub(crate) fn usable_identity(
         identity: PodIdentity {
             name: name.to_string(),
             source,
-            client_id: identity.client_id.clone(),
-            resource_id: identity.resource_id.clone(),
-            object_id: identity.object_id.clone(),
+            client_id: identity.client_id.to_string(),
+            resource_id: identity.resource_id.as_deref().map(str::to_owned),
+            object_id: identity.object_id.as_deref().map(str::to_owned),
             tenant_id,
-            auxiliary_tenant_ids: identity.auxiliary_tenant_ids.clone(),
-            allowed_resources: identity.allowed_resources.clone(),
+            auxiliary_tenant_ids: identity.auxiliary_tenant_ids.to_vec(),
+            allowed_resources: identity.allowed_resources.as_deref().map(<[_]>::to_vec),
             secret,
         },
     })
@@ -245,7 +245,7 @@ fn source_of(
     };
     // A pod mounts Secrets of its own namespace only, and its author could read those anyway.
     if name.namespace != namespace || secret.namespace != namespace {
-        return Err(Skip::ForeignSecret { identity: name.clone(), secret: secret.clone() });
+        return Err(Skip::ForeignSecret { identity: name.clone(), secret: (**secret).clone() });
     }
     Ok((source, Some(secret.name.clone())))
 }
@@ -263,7 +263,9 @@ fn authority_of(
     match authority::normalize(wanted) {
         Some(url) if url == settings.authority => Ok(None),
         Some(url) if settings.allowed_authorities.contains(&url) => Ok(Some(url)),
-        _ => Err(Skip::AuthorityNotAllowed { identity: name.clone(), authority: wanted.clone() }),
+        _ => {
+            Err(Skip::AuthorityNotAllowed { identity: name.clone(), authority: wanted.to_string() })
+        }
     }
 }
 

@@ -48,7 +48,7 @@ impl Trouble {
 pub fn troubles(index: &Index, settings: &Settings) -> Vec<Trouble> {
     let identities = index.identities().filter_map(|(name, identity)| {
         let warning = match identity {
-            Err(fault) => Some(Warning::BrokenObject(fault.clone())),
+            Err(fault) => Some(Warning::BrokenObject((**fault).clone())),
             Ok(identity) => of_identity(settings, name, identity),
         };
         Some(Trouble::new(Kind::AzureIdentity, name, &warning?))

@@ -26,8 +26,8 @@ use surroundings::Surroundings;
 pub(super) struct Estate {
     /// For the decisions that the webhook would make.
     pub(super) index: Index,
-    pub(super) identities: BTreeMap<ObjectName, AzureIdentity>,
-    pub(super) bindings: BTreeMap<ObjectName, AzureIdentityBinding>,
+    pub(super) identities: BTreeMap<ObjectName, Arc<AzureIdentity>>,
+    pub(super) bindings: BTreeMap<ObjectName, Arc<AzureIdentityBinding>>,
     /// `Kind/namespace/name` of objects that cannot be used as they stand, and why.
     pub(super) faulty: BTreeMap<String, FieldError>,
     pub(super) workloads: BTreeSet<Workload>,

@@ -164,8 +164,8 @@ pub fn plan(
         let accounts = accounts.iter().map(|(name, who)| (name.to_string(), who.clone()));
         Some(Used {
             identity: name.to_string(),
-            client_id: identity.client_id.clone(),
-            resource_id: identity.resource_id.clone(),
+            client_id: identity.client_id.to_string(),
+            resource_id: identity.resource_id.as_deref().map(str::to_owned),
             source: source(identity).as_str(),
             accounts: accounts.collect(),
         })
@@ -224,8 +224,8 @@ fn credentials(
             credentials.entry((client_id.clone(), subject.clone())).or_insert_with(|| {
                 FederatedCredential {
                     identity: Some(name.to_string()),
-                    resource_id: identity.resource_id.clone(),
-                    client_id: identity.client_id.clone(),
+                    resource_id: identity.resource_id.as_deref().map(str::to_owned),
+                    client_id: identity.client_id.to_string(),
                     name: Some(credential_name(&issuer.0, &subject)),
                     issuer: issuer.0.clone(),
                     subject,

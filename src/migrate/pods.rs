@@ -216,7 +216,7 @@ fn near_miss(estate: &Estate, selector: &str) -> String {
         .bindings
         .iter()
         .filter(|(_, binding)| {
-            binding.selector != selector && binding.selector.eq_ignore_ascii_case(selector)
+            *binding.selector != *selector && binding.selector.eq_ignore_ascii_case(selector)
         })
         .map(|(name, binding)| format!("AzureIdentityBinding {name} has `{}`", binding.selector))
         .collect();

@@ -75,7 +75,7 @@ fn identities(
 
 fn bindings(estate: &Estate, needs: &Needs, decisions: &mut BTreeSet<Decision>) {
     for (name, binding) in &estate.bindings {
-        if !needs.selectors.contains(&binding.selector) {
+        if !needs.selectors.contains(&*binding.selector) {
             let message = format!(
                 "no pod that was read has the label aadpodidbinding: {}; remove the binding, or \
                  plan with the workloads that are missing",

@@ -38,7 +38,7 @@ mod definition;
 const TOGETHER: usize = 256;
 
 /// Objects a page. What a page holds is in memory at once before it is made small.
-const PAGE: u32 = 250;
+const PAGE: u32 = 100;
 
 /// A watch that ends sooner than this counts as a failure when it comes to how soon the next one
 /// starts: a proxy that cuts connections must not make a busy loop.

@@ -9,24 +9,26 @@ use crate::id::{is_guid, is_identity_resource_id, is_object_name, is_tenant};
 use crate::names::{ALLOWED_RESOURCES, OBJECT_ID, SOURCE, TENANT_ID};
 
 /// What an AzureIdentity says.
+///
+/// A cluster may have ten thousand, and all are kept: no text here has room to grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AzureIdentity {
     /// How it proves itself.
     pub credential: Credential,
     /// `spec.clientID`, a GUID.
-    pub client_id: String,
+    pub client_id: Box<str>,
     /// `spec.resourceID`; of types 1 and 2 only if it is one.
-    pub resource_id: Option<String>,
+    pub resource_id: Option<Box<str>>,
     /// Annotation `imdslet.dev/tenant-id`, else `spec.tenantID`.
-    pub tenant_id: Option<String>,
+    pub tenant_id: Option<Box<str>>,
     /// `spec.auxiliaryTenantIDs`; it counts for type 1 only, as it always did.
-    pub auxiliary_tenant_ids: Vec<String>,
+    pub auxiliary_tenant_ids: Box<[String]>,
     /// Annotation `imdslet.dev/object-id`, a GUID.
-    pub object_id: Option<String>,
+    pub object_id: Option<Box<str>>,
     /// Annotation `imdslet.dev/allowed-resources`.
-    pub allowed_resources: Option<Vec<String>>,
+    pub allowed_resources: Option<Box<[String]>>,
     /// `spec.adEndpoint`; it counts for types 1 and 2 only.
-    pub ad_endpoint: Option<String>,
+    pub ad_endpoint: Option<Box<str>>,
     /// Annotation `aadpodidentity.k8s.io/Behavior: namespaced`: for pods of its own namespace only.
     pub is_namespaced: bool,
 }
@@ -37,9 +39,9 @@ pub enum Credential {
     /// Type 0, a user-assigned managed identity; one of the three sources that it may have.
     Managed(Source),
     /// Type 1, a service principal with the secret of this Secret.
-    Secret(ObjectName),
+    Secret(Box<ObjectName>),
     /// Type 2, a service principal with the certificate of this Secret.
-    Certificate(ObjectName),
+    Certificate(Box<ObjectName>),
 }
 
 impl AzureIdentity {
@@ -60,7 +62,7 @@ impl AzureIdentity {
             auxiliary_tenant_ids: auxiliary_tenant_ids(&spec, &credential)?,
             resource_id: resource_id(&spec, &credential)?,
             credential,
-            client_id: client_id.to_owned(),
+            client_id: client_id.into(),
             tenant_id: tenant_id(&spec, &annotations)?,
             object_id: annotations.checked(
                 OBJECT_ID,
@@ -70,7 +72,7 @@ impl AzureIdentity {
             allowed_resources: annotations
                 .get(ALLOWED_RESOURCES)
                 .map(|list| list_of(list).collect()),
-            ad_endpoint: spec.text("adEndpoint")?.map(str::to_owned),
+            ad_endpoint: spec.text("adEndpoint")?.map(Box::from),
             // Key and value exactly, as in aad-pod-identity v1.8.17, `pkg/mic/mic.go:574-653`.
             is_namespaced: annotations.get("aadpodidentity.k8s.io/Behavior") == Some("namespaced"),
         })
@@ -96,8 +98,8 @@ impl Credential {
         };
         match spec.integer("type")?.unwrap_or(0) {
             0 => Ok(Self::Managed(source)),
-            1 => Ok(Self::Secret(secret_of(name, spec)?)),
-            2 => Ok(Self::Certificate(secret_of(name, spec)?)),
+            1 => Ok(Self::Secret(Box::new(secret_of(name, spec)?))),
+            2 => Ok(Self::Certificate(Box::new(secret_of(name, spec)?))),
             other => Err(spec.error(
                 "type",
                 format!(
@@ -127,10 +129,10 @@ impl<'a> Annotations<'a> {
         key: &str,
         is_right: fn(&str) -> bool,
         rule: &str,
-    ) -> Result<Option<String>, FieldError> {
+    ) -> Result<Option<Box<str>>, FieldError> {
         match self.get(key) {
             None => Ok(None),
-            Some(value) if is_right(value) => Ok(Some(value.to_owned())),
+            Some(value) if is_right(value) => Ok(Some(value.into())),
             Some(value) => Err(FieldError::new(
                 format!("metadata.annotations[{key}]"),
                 format!("is `{value}`; it {rule}"),
@@ -140,10 +142,10 @@ impl<'a> Annotations<'a> {
 }
 
 /// aad-pod-identity judged that of type 0 alone: what was left in the others breaks none that works.
-fn resource_id(spec: &Fields<'_>, credential: &Credential) -> Result<Option<String>, FieldError> {
+fn resource_id(spec: &Fields<'_>, credential: &Credential) -> Result<Option<Box<str>>, FieldError> {
     let Credential::Managed(_) = credential else {
         let left = spec.text("resourceID").ok().flatten().filter(|id| is_identity_resource_id(id));
-        return Ok(left.map(str::to_owned));
+        return Ok(left.map(Box::from));
     };
     match spec.text("resourceID")? {
         Some(id) if !is_identity_resource_id(id) => Err(spec.error(
@@ -153,14 +155,14 @@ fn resource_id(spec: &Fields<'_>, credential: &Credential) -> Result<Option<Stri
                  Microsoft.ManagedIdentity/userAssignedIdentities/NAME"
             ),
         )),
-        id => Ok(id.map(str::to_owned)),
+        id => Ok(id.map(Box::from)),
     }
 }
 
 fn tenant_id(
     spec: &Fields<'_>,
     annotations: &Annotations<'_>,
-) -> Result<Option<String>, FieldError> {
+) -> Result<Option<Box<str>>, FieldError> {
     let rule = "must be a tenant id (GUID) or a tenant's domain name";
     let annotated = annotations.checked(TENANT_ID, is_tenant, rule)?;
     if annotated.is_some() {
@@ -168,7 +170,7 @@ fn tenant_id(
     }
     match spec.text("tenantID")? {
         Some(id) if !is_tenant(id) => Err(spec.error("tenantID", format!("is `{id}`; it {rule}"))),
-        id => Ok(id.map(str::to_owned)),
+        id => Ok(id.map(Box::from)),
     }
 }
 
@@ -176,8 +178,8 @@ fn tenant_id(
 fn auxiliary_tenant_ids(
     spec: &Fields<'_>,
     credential: &Credential,
-) -> Result<Vec<String>, FieldError> {
-    let Credential::Secret(_) = credential else { return Ok(Vec::new()) };
+) -> Result<Box<[String]>, FieldError> {
+    let Credential::Secret(_) = credential else { return Ok(Box::default()) };
     let ids = spec.texts("auxiliaryTenantIDs")?;
     match ids.iter().find(|id| !is_tenant(id)) {
         Some(id) => Err(spec.error(
