@@ -1,6 +1,7 @@
 //! A cluster, read and never written: by the API server of a kubeconfig.
 
 mod args;
+mod error;
 mod forward;
 mod kinds;
 
@@ -20,6 +21,7 @@ use tokio::time::timeout;
 use crate::documents::{Document, Place};
 pub use args::LiveArgs;
 pub(crate) use args::objects;
+pub use error::LiveError;
 pub use forward::Unforwarded;
 use kinds::KINDS;
 pub use kinds::Kind;
@@ -48,59 +50,12 @@ pub struct Cluster {
     server: String,
 }
 
-/// Why a cluster cannot be read. Nothing is ever said of a part of one.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LiveError {
-    /// There is no kubeconfig that can be used.
-    #[error(
-        "no cluster is known: {0}; name a kubeconfig by --kubeconfig or KUBECONFIG, and one of its \
-         contexts by --context; where it runs a program to log in, see that this works by itself"
-    )]
-    NoConfig(String),
-    /// Nobody answers.
-    #[error(
-        "the API server {server} cannot be reached: {cause}; see that its address and CA in the \
-         kubeconfig are right, that no VPN or proxy is missing, and that you are logged in"
-    )]
-    Unreachable {
-        /// Its address.
-        server: String,
-        /// Why.
-        cause: String,
-    },
-    /// It does not know who asks.
-    #[error(
-        "the API server {0} does not know who asks (401): the credentials of the kubeconfig have \
-         expired or are of another cluster; log in again"
-    )]
-    Unauthenticated(String),
-    /// Who asks may not.
-    #[error(
-        "not all that is needed may be read, and a part would be taken for the whole; missing are:\n{}",
-        .0.iter().map(|one| format!("  {one}")).collect::<Vec<_>>().join("\n")
-    )]
-    Forbidden(BTreeSet<String>),
-    /// Any other answer.
-    #[error("the API server {server} answers /{path} with {status}: {message}")]
-    Answer {
-        /// Its address.
-        server: String,
-        /// What was asked for.
-        path: String,
-        /// Its status.
-        status: u16,
-        /// What it says.
-        message: String,
-    },
-}
-
 impl Cluster {
     /// The cluster of a kubeconfig. Nothing is asked yet.
     ///
     /// # Errors
     ///
-    /// [`LiveError::NoConfig`].
+    /// [`LiveError::NoConfig`] or [`LiveError::NoLogin`].
     pub async fn connect(access: &Access) -> Result<Self, LiveError> {
         let no_config = |error: &dyn std::error::Error| LiveError::NoConfig(causes(error));
         let found = match &access.kubeconfig {
@@ -113,7 +68,11 @@ impl Cluster {
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
         let config = config.map_err(|error| no_config(&error))?;
         let server = config.cluster_url.to_string();
-        let client = Client::try_from(config).map_err(|error| no_config(&error))?;
+        let program = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
+        let client = Client::try_from(config).map_err(|error| match program {
+            Some(program) => LiveError::NoLogin { program, cause: causes(&error) },
+            None => no_config(&error),
+        })?;
         Ok(Self::of(client, &server))
     }
 

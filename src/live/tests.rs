@@ -150,6 +150,16 @@ async fn a_kubeconfig_that_cannot_be_used_is_named() {
     std::fs::write(&path, text).unwrap();
     let error = connect(Some("other")).await.unwrap();
     assert!(error.contains("other"), "{error}");
+    // One whose program to log in is not there.
+    let with_program = text.replace(
+        "user: {}",
+        "user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: no-such-login, \
+         interactiveMode: Never}}",
+    );
+    std::fs::write(&path, with_program).unwrap();
+    let error = connect(None).await.unwrap();
+    assert!(error.starts_with("the kubeconfig runs `no-such-login` to log in"), "{error}");
+    std::fs::write(&path, text).unwrap();
     // One that nobody answers.
     let access = Access { kubeconfig: Some(path.clone()), context: None };
     let cluster = Cluster::connect(&access).await.unwrap();

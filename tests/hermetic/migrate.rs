@@ -191,7 +191,9 @@ fn the_script_calls_az_once_for_each_credential_and_again_after_a_conflict() {
         "db: system:serviceaccount:web:default\ndb: system:serviceaccount:web:shop\n"
     );
     let calls: Vec<_> = calls.lines().collect();
-    let [first, pause, again, second] = calls.as_slice() else { panic!("{calls:?}") };
+    let [room, first, pause, again, second] = calls.as_slice() else { panic!("{calls:?}") };
+    assert!(room.contains("<federated-credential><list>"), "{room}");
+    assert!(room.contains("<length([?issuer != 'https://issuer.example/cluster/'])>"), "{room}");
     assert_eq!((pause, again), (&"sleep 5", first));
     assert!(
         second.starts_with(
@@ -220,7 +222,24 @@ fn the_script_stops_at_what_no_repetition_mends_and_after_six_conflicts() {
     assert_eq!(ended.stderr, "ERROR: no rights\nFAILED: db: system:serviceaccount:web:default\n");
     let (ended, calls) = scripted(&script, "create*) echo 'ERROR: (409) Conflict' >&2; exit 1 ;;");
     assert_eq!(ended.code, Some(1));
-    assert_eq!(calls.lines().filter(|call| call.starts_with("<identity>")).count(), 6);
+    assert_eq!(calls.lines().filter(|call| call.contains("<create>")).count(), 6);
+}
+
+#[test]
+fn the_script_creates_nothing_where_other_clusters_have_left_no_room() {
+    let script = migrate(&SMALL).stdout;
+    let (ended, calls) = scripted(&script, "list0) echo 18 ;;");
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    assert_eq!(calls.lines().filter(|call| call.contains("<create>")).count(), 2);
+    let (ended, calls) = scripted(&script, "list0) echo 19 ;;");
+    assert_eq!(
+        (ended.code, ended.stderr.as_str()),
+        (
+            Some(1),
+            "FAILED: db has 19 credentials of other issuers and needs 2 of this one: Azure takes 20\n"
+        )
+    );
+    assert!(!calls.contains("<create>"), "{calls}");
 }
 
 #[test]
@@ -251,6 +270,9 @@ fn a_credential_that_is_there_under_another_name_is_enough() {
 #[test]
 fn no_name_in_a_dump_leaves_its_quotes() {
     let script = migrate(&["-f", "nasty.json"]).stdout;
+    // One of its identities has room for none of its 21.
+    let script: String =
+        script.split_inclusive('\n').filter(|line| !line.starts_with("room ")).collect();
     let (ended, calls) = scripted(&script, "");
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(calls.contains("<--resource-group><it's ${odd}>"), "{calls}");

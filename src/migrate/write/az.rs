@@ -1,9 +1,11 @@
 //! A shell script of `az` commands.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::super::Plan;
-use super::quoted;
+use super::super::limit::LIMIT;
+use super::{Place, quoted};
 
 /// What comes before the commands. Azure answers 409 while another change of the same identity is
 /// under way, by this script or by anyone; creating what is there already changes nothing.
@@ -53,8 +55,23 @@ there() {
 
 "#;
 
+/// Nothing is created where not all of it can be: the plan knows one cluster, and Azure all of them.
+const ROOM: &str = r#"# room SUBSCRIPTION RESOURCE_GROUP IDENTITY ISSUER NEEDED
+room() {
+  others=$(az identity federated-credential list --subscription "$1" --resource-group "$2" \
+    --identity-name "$3" --query "length([?issuer != '$4'])" --output tsv)
+  if [ $((others + $5)) -gt LIMIT ]; then
+    printf '%s\n' "FAILED: $3 has $others credentials of other issuers and needs $5 of this one: Azure takes LIMIT" >&2
+    full=yes
+  fi
+}
+
+"#;
+
 pub(super) fn write(plan: &Plan) -> String {
     let mut script = HEAD.to_owned();
+    script.push_str(&ROOM.replace("LIMIT", &LIMIT.to_string()));
+    room(&mut script, plan);
     for line in plan.unplaced() {
         writeln!(script, "# {line}").ok();
     }
@@ -68,12 +85,32 @@ pub(super) fn write(plan: &Plan) -> String {
             &credential.subject,
             credential.audiences.first().map_or("", String::as_str),
         ];
-        script.push_str("credential");
-        for word in words {
-            script.push(' ');
-            script.push_str(&quoted(word));
-        }
-        script.push('\n');
+        command(&mut script, "credential", &words);
     }
     script
+}
+
+/// Looks first whether each identity has room for all of its credentials.
+fn room(script: &mut String, plan: &Plan) {
+    let mut needed: BTreeMap<_, (Place<'_>, &str, usize)> = BTreeMap::new();
+    for (place, credential) in plan.placed() {
+        let same = [place.subscription, place.resource_group, place.identity];
+        let same = same.map(str::to_ascii_lowercase);
+        needed.entry(same).or_insert((place, &credential.issuer, 0)).2 += 1;
+    }
+    script.push_str("full=no\n");
+    for (place, issuer, count) in needed.into_values() {
+        let count = count.to_string();
+        let Place { subscription, resource_group, identity } = place;
+        command(script, "room", &[subscription, resource_group, identity, issuer, &count]);
+    }
+    script.push_str("[ \"$full\" = no ] || exit 1\n\n");
+}
+
+fn command(script: &mut String, name: &str, words: &[&str]) {
+    script.push_str(name);
+    for word in words {
+        write!(script, " {}", quoted(word)).ok();
+    }
+    script.push('\n');
 }
