@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use imdslet::check::{self, CheckArgs, Verdict, Wanted};
+use imdslet::check::{self, CheckArgs, Report, Verdict, Wanted};
 use imdslet::config::{InjectArgs, SettingsArgs, wants_no_colour};
 use imdslet::documents;
 use imdslet::explain::{ExplainArgs, Target};
@@ -135,16 +135,7 @@ pub(super) async fn check(args: CheckArgs) -> anyhow::Result<u8> {
     let cluster = Cluster::connect(&access).await?;
     let wanted = Wanted { workloads: args.workload, namespace: args.namespace };
     let until = Instant::now() + args.wait.unwrap_or_default();
-    let report = loop {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
-        let seen = check::gather(&cluster, &web, &wanted, now).await;
-        match seen.map(|facts| check::judge(&facts, env!("CARGO_PKG_VERSION"))) {
-            Ok(report) if report.is_fine() => break report,
-            done if Instant::now() + AGAIN > until => break done?,
-            _ => tokio::time::sleep(AGAIN).await,
-        }
-    };
+    let report = checked(&cluster, &web, &wanted, until).await?;
     let is_coloured = io::stdout().is_terminal() && !wants_no_colour();
     let text = report.write(args.output, is_coloured);
     print(text.as_bytes())?;
@@ -153,4 +144,30 @@ pub(super) async fn check(args: CheckArgs) -> anyhow::Result<u8> {
         Verdict::Failed => NO,
         Verdict::Unknown => UNKNOWN,
     })
+}
+
+/// Looks until nothing has failed, or it is too late to look again. Who waits is told what for.
+async fn checked(
+    cluster: &Cluster,
+    web: &Client,
+    wanted: &Wanted,
+    until: Instant,
+) -> Result<Report, LiveError> {
+    let is_watched = io::stderr().is_terminal();
+    let mut told = String::new();
+    loop {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let seen = check::gather(cluster, web, wanted, now).await;
+        let done = seen.map(|facts| check::judge(&facts, env!("CARGO_PKG_VERSION")));
+        if done.as_ref().is_ok_and(Report::is_fine) || Instant::now() + AGAIN > until {
+            return done;
+        }
+        let open = done.map_or_else(|error| error.to_string(), |report| report.open().join(", "));
+        if is_watched && open != told {
+            complain(&format!("waiting for: {open}"));
+            told = open;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
 }

@@ -109,7 +109,15 @@ impl Report {
     /// Whether nothing has failed, and everything could be seen that was to be.
     #[must_use]
     pub fn is_fine(&self) -> bool {
-        !matches!(self.verdict(), Verdict::Failed | Verdict::Unknown)
+        self.open().is_empty()
+    }
+
+    /// The names of the checks that keep it from being fine.
+    #[must_use]
+    pub fn open(&self) -> Vec<&'static str> {
+        let all = self.groups.iter().flat_map(|group| &group.checks);
+        let open = all.filter(|one| matches!(one.verdict, Verdict::Failed | Verdict::Unknown));
+        open.map(|one| one.name).collect()
     }
 
     /// As it is printed; with colours where `is_coloured`.

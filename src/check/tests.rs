@@ -424,6 +424,12 @@ fn an_issuer_of_no_use_is_a_failure_and_one_that_cannot_be_judged_is_unknown() {
     assert_eq!(issuer(|one| one.url = "http://i.example/".into()), failed);
     assert_eq!(issuer(|one| one.outside = Outside::Wrong("404".into())), failed);
     assert_eq!(issuer(|one| one.keys.clear()), [("issuer", Verdict::Unknown)]);
+    // One of them is waited for, and the other may become known.
+    let mut facts = healthy();
+    assert_eq!(judge(&facts, "0.1.0").open(), Vec::<&str>::new());
+    facts.issuer.as_mut().unwrap().keys.clear();
+    facts.rehearsal = Err("forbidden".to_owned());
+    assert_eq!(judge(&facts, "0.1.0").open(), ["issuer", "admission"]);
 }
 
 #[test]

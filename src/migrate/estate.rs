@@ -30,7 +30,8 @@ pub(super) struct Estate {
     pub(super) bindings: BTreeMap<ObjectName, Arc<AzureIdentityBinding>>,
     /// `Kind/namespace/name` of objects that cannot be used as they stand, and why.
     pub(super) faulty: BTreeMap<String, FieldError>,
-    pub(super) workloads: BTreeSet<Workload>,
+    /// Sorted, each of them once.
+    pub(super) workloads: Vec<Workload>,
     /// SecretProviderClasses that ask NMI.
     pub(super) classes: BTreeSet<String>,
     pub(super) surroundings: Surroundings,
@@ -143,8 +144,11 @@ impl Estate {
             let counts = if is_read { &mut estate.read } else { &mut estate.ignored };
             *counts.entry(text(&value, "/kind").to_owned()).or_default() += 1;
         }
-        estate.workloads =
-            workloads.into_iter().filter_map(|workload| workload.of_maker(&family)).collect();
+        let workloads = workloads.into_iter().filter_map(|workload| workload.of_maker(&family));
+        // Sorted where they are: a set would have all of them twice while it is made.
+        estate.workloads = workloads.collect();
+        estate.workloads.sort_unstable();
+        estate.workloads.dedup();
         estate.surroundings.by_maker(&family);
         if !estate.read.contains_key("AzureIdentityBinding") {
             return Err(Unplannable::Nothing("AzureIdentityBinding"));

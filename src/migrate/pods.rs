@@ -21,7 +21,7 @@ const ANY_TENANT: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Decides for every pod what the webhook would decide. Its text, most of the memory of a large plan,
 /// is needed no longer then.
-pub(super) fn needs(workloads: BTreeSet<Workload>, estate: &Estate, settings: &Settings) -> Needs {
+pub(super) fn needs(workloads: Vec<Workload>, estate: &Estate, settings: &Settings) -> Needs {
     let mut settings = settings.clone();
     settings.tenant_id.get_or_insert_with(|| ANY_TENANT.to_owned());
     let mut needs = Needs::default();

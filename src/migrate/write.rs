@@ -37,7 +37,8 @@ impl Plan {
             Format::Az => az::write(self),
             Format::Bicep => bicep::write(self),
             Format::Terraform => terraform::write(self),
-            Format::Json => format!("{:#}\n", serde_json::json!(self)),
+            // It has no map whose keys are no strings, and nothing else can fail.
+            Format::Json => format!("{}\n", serde_json::to_string_pretty(self).unwrap_or_default()),
             Format::Html => html::write(self),
             Format::Steps => steps::write(self),
         }
