@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use imdslet::migrate::{Plan, Reason};
 use serde_json::{Value, json};
 
-use crate::migrate::{NASTY, planned};
+use crate::migrate::{ISSUER, NASTY, planned};
 
 /// A cluster in which nothing must be decided, as far as its objects say.
 fn estate() -> Vec<Value> {
@@ -63,8 +63,6 @@ fn plan(objects: &[Value], issuer: &str) -> Plan {
 fn decided(plan: &Plan) -> Vec<(Reason, &str)> {
     plan.decisions.iter().map(|one| (one.reason, one.object.as_str())).collect()
 }
-
-const ISSUER: &str = "https://issuer.example/cluster/";
 
 #[test]
 fn each_reason_is_given_for_what_it_is_about_alone() {

@@ -15,6 +15,7 @@ mod command;
 mod completion;
 mod decisions;
 mod documents;
+mod dumps;
 mod emulate;
 mod explain;
 mod guides;
