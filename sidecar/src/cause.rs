@@ -176,8 +176,8 @@ pub(crate) const TABLE: &[Cause] = &[
         reason: "UnknownResource",
         codes: &[code(500_011), code(50_001), code(70_011), code(1_002_012)],
         meaning: "the resource of the request is not known in tenant {tenant}",
-        remedy: "correct `resource`: the URI or application id of one service, as its \
-                 documentation writes it",
+        remedy: "correct `resource`: the URI or application id of a service, not of one vault, \
+                 server or account of it; register in the tenant what is your own",
         ..PLAIN
     },
     Cause {

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use imdslet_core::id::is_guid;
 
+use crate::emulator::is_resource;
+
 /// `imdslet emulate`.
 #[derive(Debug, Subcommand)]
 pub enum Emulate {
@@ -58,6 +60,9 @@ pub struct ImdsArgs {
     /// Namespace of the pod that is played, and of objects that name none
     #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
     pub namespace: String,
+    /// What tokens can be for beside Azure's own services, such as api://orders; can be repeated
+    #[arg(long, value_name = "URI", value_parser = resource)]
+    pub resource: Vec<String>,
     /// How long a token is valid, such as 90s or 1h
     #[arg(long, value_name = "DURATION", default_value = "1h")]
     pub token_lifetime: String,
@@ -81,6 +86,13 @@ pub struct ImdsArgs {
 fn guid(text: &str) -> Result<String, &'static str> {
     let guid = is_guid(text).then(|| text.to_owned());
     guid.ok_or("it must be a GUID such as 11111111-2222-3333-4444-555555555555")
+}
+
+fn resource(text: &str) -> Result<String, &'static str> {
+    is_resource(text).then(|| text.to_owned()).ok_or(
+        "it must be the URI of an application such as api://orders, without /.default, or its \
+         client id",
+    )
 }
 
 /// The three ways to use it.

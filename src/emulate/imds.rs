@@ -22,7 +22,9 @@ use uuid::Uuid;
 
 use super::ImdsArgs;
 use crate::documents;
-use crate::emulator::{Config, Entra, LocalIssuer, Server, ServiceAccountToken, stable_id};
+use crate::emulator::{
+    Config, Entra, LocalIssuer, Server, ServiceAccountToken, is_resource, stable_id,
+};
 use crate::inject::inject;
 use crate::node::{self, Node};
 use crate::programs::{self, Program};
@@ -92,7 +94,7 @@ impl Imds {
         let identities = identities(&pod)?;
         let issuer = LocalIssuer::generate(ISSUER)?;
         let known = json!(issuer.jwks());
-        let config = configuration(&identities, &args.namespace, &known, &args.token_lifetime);
+        let config = configuration(&identities, args, &known);
         entra.replace(Config::parse(&config.to_string(), None)?);
         if let Some(path) = &args.ca_out {
             fs::write(path, entra.ca_pem())
@@ -236,12 +238,7 @@ fn identities(pod: &Value) -> anyhow::Result<Vec<PodIdentity>> {
 }
 
 /// The configuration of the stand-in for Entra ID that gives these identities their tokens.
-fn configuration(
-    identities: &[PodIdentity],
-    namespace: &str,
-    issuer_keys: &Value,
-    token_lifetime: &str,
-) -> Value {
+fn configuration(identities: &[PodIdentity], args: &ImdsArgs, issuer_keys: &Value) -> Value {
     let mut tenants: Vec<(String, Vec<Value>)> = Vec::new();
     let mut clients = Vec::new();
     for identity in identities {
@@ -261,8 +258,9 @@ fn configuration(
             None => tenants.push((tenant, vec![application])),
         }
     }
-    let tenant = |(id, applications)| json!({"id": id, "applications": applications});
-    let subject = format!("system:serviceaccount:{namespace}:{SERVICE_ACCOUNT}");
+    let resources = resources(identities, args);
+    let tenant = |(id, applications)| json!({"id": id, "applications": applications, "resources": resources});
+    let subject = format!("system:serviceaccount:{}:{SERVICE_ACCOUNT}", args.namespace);
     let credential = |client: String| {
         json!({
             "clientId": client, "issuer": ISSUER, "subject": subject,
@@ -273,8 +271,18 @@ fn configuration(
         "tenants": tenants.into_iter().map(tenant).collect::<Vec<_>>(),
         "issuers": [{"issuer": ISSUER, "jwks": issuer_keys}],
         "federatedCredentials": clients.into_iter().map(credential).collect::<Vec<_>>(),
-        "tokenLifetime": token_lifetime,
+        "tokenLifetime": args.token_lifetime,
     })
+}
+
+/// What the tenants know beside Azure's services: what was named, and what the manifests say that an
+/// identity's tokens may be for.
+fn resources(identities: &[PodIdentity], args: &ImdsArgs) -> Vec<String> {
+    let allowed = identities.iter().filter_map(|identity| identity.allowed_resources.as_ref());
+    let allowed = allowed.flatten().map(|text| text.strip_suffix("/.default").unwrap_or(text));
+    // One that nobody can ask for is no reason not to serve the others.
+    let allowed = allowed.filter(|text| is_resource(text)).map(str::to_owned);
+    args.resource.iter().cloned().chain(allowed).collect()
 }
 
 #[cfg(test)]

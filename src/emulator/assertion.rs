@@ -161,7 +161,7 @@ mod tests {
 
     async fn code(config: &Value, client: &str, assertion: &str) -> Option<u32> {
         let config = parsed(config);
-        let application = &config.tenant(TENANT).unwrap().1[client];
+        let application = config.tenant(TENANT).unwrap().application(client).unwrap();
         check(assertion, application, &config, now()).await.err().map(|refusal| refusal.code())
     }
 

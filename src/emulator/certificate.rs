@@ -159,7 +159,7 @@ mod tests {
         let mut config = config();
         config["tenants"][0]["applications"][0]["certificates"] = json!(certificates);
         let config = parsed(&config);
-        let application = &config.tenant(TENANT).unwrap().1[CLIENT];
+        let application = config.tenant(TENANT).unwrap().application(CLIENT).unwrap();
         assert!(is_meant(assertion, application), "{assertion}");
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
         check(assertion, application, ENDPOINT, now).err().map(|refusal| refusal.code())

@@ -1,6 +1,7 @@
 //! The configuration, checked: what is in here can be served.
 
 mod error;
+mod tenant;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,14 +14,11 @@ use imdslet_core::id::{is_guid, is_tenant};
 
 pub use error::ConfigError;
 pub(super) use error::{repeated, value};
+pub(super) use tenant::{Application, Tenant};
 
 use super::bindings::IdentityBindings;
-use super::certificate::Certificate;
 use super::faults::{Fault, Faults};
-use super::file::{
-    ApplicationEntry, ConfigFile, FaultsEntry, FederatedCredential, IssuerEntry, Secret,
-    TenantEntry,
-};
+use super::file::{ConfigFile, FaultsEntry, FederatedCredential, IssuerEntry};
 use super::jwt::Jwks;
 use super::keys::{Keys, Published};
 use super::refusal::Refusal;
@@ -47,7 +45,7 @@ const LONGEST_TEXT: usize = 600;
 /// What the emulator knows and how it behaves.
 pub struct Config {
     /// By lower-case id, as all that is keyed by a GUID: GUIDs have no letter case.
-    tenants: BTreeMap<String, BTreeMap<String, Application>>,
+    tenants: BTreeMap<String, Tenant>,
     credentials: BTreeMap<String, Vec<FederatedCredential>>,
     issuers: BTreeMap<String, Keys>,
     pub(super) identity_bindings: Option<IdentityBindings>,
@@ -55,22 +53,6 @@ pub struct Config {
     pub(super) faults: Option<Faults>,
     /// Where relative paths start.
     pub(super) folder: Option<PathBuf>,
-}
-
-/// An application or a user-assigned identity.
-pub(super) struct Application {
-    pub(super) client_id: String,
-    pub(super) object_id: String,
-    pub(super) secrets: Vec<Secret>,
-    pub(super) expired_secrets: Vec<Secret>,
-    pub(super) certificates: Vec<Certificate>,
-}
-
-impl Application {
-    /// Whether `id` is its client id.
-    pub(super) fn is(&self, id: &str) -> bool {
-        self.client_id.eq_ignore_ascii_case(id)
-    }
 }
 
 impl Config {
@@ -94,7 +76,7 @@ impl Config {
     pub fn parse(text: &str, folder: Option<&Path>) -> Result<Self, ConfigError> {
         let file: ConfigFile =
             serde_yaml::from_str(text).map_err(|error| ConfigError::Syntax(error.to_string()))?;
-        let tenants = tenants(file.tenants, folder)?;
+        let tenants = tenant::all(file.tenants, folder)?;
         let credentials = credentials(file.federated_credentials, &tenants)?;
         let known = |field, id: &str| known_client(field, id, &tenants);
         let bindings = file.identity_bindings.map(|entry| IdentityBindings::read(entry, known));
@@ -119,13 +101,10 @@ impl Config {
         })
     }
 
-    /// The tenant's own spelling of `id`, and its applications by client id.
-    pub(super) fn tenant(
-        &self,
-        id: &str,
-    ) -> Result<(&str, &BTreeMap<String, Application>), Refusal> {
-        match self.tenants.get_key_value(&id.to_ascii_lowercase()) {
-            Some((id, applications)) => Ok((id, applications)),
+    /// The tenant with this id.
+    pub(super) fn tenant(&self, id: &str) -> Result<&Tenant, Refusal> {
+        match self.tenants.get(&id.to_ascii_lowercase()) {
+            Some(tenant) => Ok(tenant),
             None if is_tenant(id) => Err(Refusal::UnknownTenant(id.to_owned())),
             None => Err(Refusal::InvalidTenant(id.to_owned())),
         }
@@ -142,65 +121,10 @@ impl Config {
     }
 }
 
-fn tenants(
-    entries: Vec<TenantEntry>,
-    folder: Option<&Path>,
-) -> Result<BTreeMap<String, BTreeMap<String, Application>>, ConfigError> {
-    let mut tenants = BTreeMap::new();
-    for (at, entry) in entries.into_iter().enumerate() {
-        let field = format!("tenants[{at}]");
-        let id = guid(format!("{field}.id"), &entry.id)?;
-        let mut applications = BTreeMap::new();
-        for (at, entry) in entry.applications.into_iter().enumerate() {
-            let field = format!("{field}.applications[{at}]");
-            let application = application(&field, entry, folder)?;
-            let client_id = application.client_id.clone();
-            if applications.insert(client_id.clone(), application).is_some() {
-                return Err(repeated(format!("{field}.clientId"), &client_id));
-            }
-        }
-        if tenants.insert(id, applications).is_some() {
-            return Err(repeated(format!("{field}.id"), &entry.id));
-        }
-    }
-    Ok(tenants)
-}
-
-fn application(
-    field: &str,
-    entry: ApplicationEntry,
-    folder: Option<&Path>,
-) -> Result<Application, ConfigError> {
-    if entry.secrets.iter().chain(&entry.expired_secrets).any(Secret::is_empty) {
-        let problem = "an empty secret is none; take it out".to_owned();
-        return Err(ConfigError::Entry { field: format!("{field}.secrets"), problem });
-    }
-    let certificate = |field: String, pem: &str| {
-        Certificate::parse(pem)
-            .map_err(|problem| ConfigError::Entry { field, problem: problem.to_owned() })
-    };
-    let mut certificates = Vec::new();
-    for (at, pem) in entry.certificates.iter().enumerate() {
-        certificates.push(certificate(format!("{field}.certificates[{at}]"), pem)?);
-    }
-    for (at, path) in entry.certificate_files.iter().enumerate() {
-        let field = format!("{field}.certificateFiles[{at}]");
-        let pem = read(&in_folder(&field, path, folder)?)?;
-        certificates.push(certificate(field, &pem)?);
-    }
-    Ok(Application {
-        client_id: guid(format!("{field}.clientId"), &entry.client_id)?,
-        object_id: guid(format!("{field}.objectId"), &entry.object_id)?,
-        secrets: entry.secrets,
-        expired_secrets: entry.expired_secrets,
-        certificates,
-    })
-}
-
 /// Checks what Azure checks when a federated credential is created.
 fn credentials(
     entries: Vec<FederatedCredential>,
-    tenants: &BTreeMap<String, BTreeMap<String, Application>>,
+    tenants: &BTreeMap<String, Tenant>,
 ) -> Result<BTreeMap<String, Vec<FederatedCredential>>, ConfigError> {
     let mut credentials: BTreeMap<String, Vec<FederatedCredential>> = BTreeMap::new();
     for (at, entry) in entries.into_iter().enumerate() {
@@ -351,10 +275,10 @@ fn guid(field: String, id: &str) -> Result<String, ConfigError> {
 fn known_client(
     field: String,
     id: &str,
-    tenants: &BTreeMap<String, BTreeMap<String, Application>>,
+    tenants: &BTreeMap<String, Tenant>,
 ) -> Result<String, ConfigError> {
     let client_id = guid(field.clone(), id)?;
-    if tenants.values().any(|applications| applications.contains_key(&client_id)) {
+    if tenants.values().any(|tenant| tenant.application(&client_id).is_some()) {
         return Ok(client_id);
     }
     Err(ConfigError::NoApplication { field, client_id })

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::assertion;
 use super::bindings::{Denial, IdentityBindings};
 use super::certificate;
-use super::config::{Application, Config};
+use super::config::{Application, Config, Tenant};
 use super::jwt::{Jwks, KeyError, KeyName, SigningKey};
 use super::refusal::{Ids, Refusal};
 use super::request::{Credential, TokenRequest, client_id};
@@ -152,17 +152,17 @@ impl Entra {
     fn issue(
         &self,
         config: &Config,
-        tenant: &str,
+        tenant: &Tenant,
         application: &Application,
-        audience: &str,
+        asked: &str,
         proof: Proof,
         now: SystemTime,
     ) -> Result<Issued, Refusal> {
         let grant = Grant {
-            tenant,
+            tenant: &tenant.id,
             client_id: &application.client_id,
             object_id: &application.object_id,
-            audience,
+            audience: tenant.audience(asked)?,
             proof,
         };
         let access_token =
@@ -225,27 +225,26 @@ impl From<Denial> for Refused {
 impl Caller {
     /// The caller of a token request, whether or not the request is in order.
     pub(super) fn of(config: &Config, tenant: &str, body: &[u8]) -> Self {
-        let Ok((tenant, applications)) = config.tenant(tenant) else {
+        let Ok(tenant) = config.tenant(tenant) else {
             return Self::default();
         };
         let client_id = client_id(body)
-            .and_then(|id| applications.get(&id.to_ascii_lowercase()))
+            .and_then(|id| tenant.application(&id))
             .map(|application| application.client_id.clone());
-        Self { tenant: Some(tenant.to_owned()), client_id, ..Self::default() }
+        Self { tenant: Some(tenant.id.clone()), client_id, ..Self::default() }
     }
 }
 
-/// The tenant's own spelling, and the application that asks.
+/// The tenant, and the application that asks.
 fn find<'a>(
     config: &'a Config,
     tenant: &str,
     request: &TokenRequest,
-) -> Result<(&'a str, &'a Application), Refusal> {
-    let (tenant, applications) = config.tenant(tenant)?;
-    let application = applications.get(&request.client_id.to_ascii_lowercase());
-    let application = application.ok_or_else(|| {
+) -> Result<(&'a Tenant, &'a Application), Refusal> {
+    let tenant = config.tenant(tenant)?;
+    let application = tenant.application(&request.client_id).ok_or_else(|| {
         let client_id = request.client_id.clone();
-        Refusal::UnknownClient { client_id, tenant: tenant.to_owned() }
+        Refusal::UnknownClient { client_id, tenant: tenant.id.clone() }
     })?;
     Ok((tenant, application))
 }

@@ -57,6 +57,9 @@ pub(super) struct TenantEntry {
     pub(super) id: String,
     #[serde(default)]
     pub(super) applications: Vec<ApplicationEntry>,
+    /// What tokens can be for beside Microsoft's services and `applications`.
+    #[serde(default)]
+    pub(super) resources: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +67,9 @@ pub(super) struct TenantEntry {
 pub(super) struct ApplicationEntry {
     pub(super) client_id: String,
     pub(super) object_id: String,
+    /// Under which tokens for it can be asked for.
+    #[serde(default)]
+    pub(super) identifier_uris: Vec<String>,
     #[serde(default, deserialize_with = "secrets")]
     pub(super) secrets: Vec<Secret>,
     /// Those that Azure still knows and does not take any more.

@@ -26,6 +26,8 @@
 //!       - clientId: 22222222-2222-4222-8222-222222222222
 //!         objectId: 33333333-3333-4333-8333-333333333333
 //!         secrets: [only-for-tests]
+//!         identifierUris: [api://orders]
+//!     resources: [api://somebody-elses]
 //! issuers:
 //!   - issuer: https://issuer.example/cluster/
 //! federatedCredentials:
@@ -46,6 +48,10 @@
 //! # let _ = config;
 //! # Ok::<(), imdslet::emulator::ConfigError>(())
 //! ```
+//!
+//! A tenant knows the resources that Microsoft's services are, in every cloud; its applications, by
+//! `clientId` and `identifierUris`; and what `resources` names. Any other is refused with 500011, and
+//! only to who has proved to be the client.
 //!
 //! An issuer's keys are in `jwks` or `jwksFile`; without these they are fetched from it, trusting
 //! the CA in `ca` or `caFile`, or else those of the web. Paths start at the configuration's folder.
@@ -78,6 +84,7 @@ mod proxy;
 mod refusal;
 mod request;
 mod requests;
+mod resources;
 mod server;
 #[cfg(test)]
 mod testing;
@@ -90,5 +97,6 @@ pub(crate) use issuer::stable_id;
 pub use issuer::{LocalIssuer, ServiceAccountToken};
 pub use jwt::{Jwk, Jwks, KeyError};
 pub use requests::{Outcome, Requests};
+pub(crate) use resources::is_resource;
 pub use server::{Server, router};
 pub use token::{Claims, TokenError, verify_access_token};

@@ -43,6 +43,13 @@ pub(super) enum Refusal {
     )]
     InvalidScope(String),
     #[error(
+        "The resource principal named {resource} was not found in the tenant named {tenant}. This \
+         can happen if the application has not been installed by the administrator of the tenant \
+         or consented to by any user in the tenant. You might have sent your authentication \
+         request to the wrong tenant."
+    )]
+    UnknownResource { resource: String, tenant: String },
+    #[error(
         "'client_assertion', 'client_secret' or 'request' is required for the \
          'client_credentials' grant type."
     )]
@@ -174,6 +181,7 @@ impl Refusal {
             Self::UnsupportedGrant(_) => (70003, "unsupported_grant_type", "UnsupportedGrant"),
             Self::UnknownClient { .. } => (700_016, "unauthorized_client", "UnknownClient"),
             Self::InvalidScope(_) => (1_002_012, "invalid_scope", "InvalidScope"),
+            Self::UnknownResource { .. } => (500_011, "invalid_resource", "UnknownResource"),
             Self::NoCredential => (7_000_216, "invalid_client", "NoCredential"),
             Self::WrongSecret(_) => (7_000_215, "invalid_client", "WrongSecret"),
             Self::ExpiredSecret(_) => (7_000_222, "invalid_client", "ExpiredSecret"),
@@ -283,6 +291,12 @@ mod tests {
                 400,
             ),
             (Refusal::InvalidScope(text()), 1_002_012, "invalid_scope", 400),
+            (
+                Refusal::UnknownResource { resource: text(), tenant: text() },
+                500_011,
+                "invalid_resource",
+                400,
+            ),
             (Refusal::NoCredential, 7_000_216, "invalid_client", 401),
             (Refusal::WrongSecret(text()), 7_000_215, "invalid_client", 401),
             (Refusal::MalformedAssertion(""), 50027, "invalid_request", 400),

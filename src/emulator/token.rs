@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::jwt::{Jwks, KeyError, RS256, SigningKey, Unverified, seconds};
+use super::resources::Audience;
 
 /// The claims of an access token for an application, in the shape of version 1.0, which Azure's
 /// own services ask for.
@@ -127,7 +128,7 @@ pub(super) struct Grant<'a> {
     pub(super) tenant: &'a str,
     pub(super) client_id: &'a str,
     pub(super) object_id: &'a str,
-    pub(super) audience: &'a str,
+    pub(super) audience: Audience<'a>,
     pub(super) proof: Proof,
 }
 
@@ -147,7 +148,7 @@ pub(super) fn issue(
 ) -> Result<String, KeyError> {
     let issued = seconds(now);
     let claims = Claims {
-        aud: grant.audience.to_owned(),
+        aud: grant.audience.as_str().to_owned(),
         iss: issuer(grant.tenant),
         iat: issued,
         nbf: issued,
@@ -175,6 +176,7 @@ fn issuer(tenant: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::jwt::KeyName;
+    use super::super::resources::Resources;
     use super::*;
 
     const TENANT: &str = "11111111-aaaa-1111-1111-111111111111";
@@ -185,7 +187,7 @@ mod tests {
             tenant: TENANT,
             client_id: "client",
             object_id: "object",
-            audience: "https://vault.azure.net",
+            audience: Resources::default().find("https://vault.azure.net").unwrap(),
             proof,
         };
         issue(&grant, key, Duration::from_mins(1), SystemTime::UNIX_EPOCH + NOW).unwrap()

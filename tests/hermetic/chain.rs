@@ -139,7 +139,8 @@ impl Entra {
         // Paths start at the file's own folder, not at the program's.
         let config = format!(
             "tenants: [{{id: {TENANT}, applications: [{{clientId: {CLIENT}, \
-             objectId: 0b000000-0000-4000-8000-000000000001, secrets: [{SECRET}]}}]}}]\n\
+             objectId: 0b000000-0000-4000-8000-000000000001, secrets: [{SECRET}], \
+             identifierUris: ['api://imdslet-demo']}}]}}]\n\
              issuers: [{{issuer: 'https://issuer.example', jwksFile: jwks.json}}]\n\
              federatedCredentials: [{{clientId: {CLIENT}, issuer: 'https://issuer.example', \
              subject: 'system:serviceaccount:web:db', audiences: ['api://AzureADTokenExchange']}}]\n"

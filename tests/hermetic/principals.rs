@@ -51,12 +51,18 @@ impl Pod {
     }
 }
 
+/// What tokens are for that nobody has asked for yet.
+fn fresh(at: usize) -> String {
+    format!("https://r{at}.example")
+}
+
 /// Has the emulator know the application in both tenants, by `credential`.
 async fn know(entra: &Entra, credential: &Value) {
     let tenant = |id: &str, object_id: &str| {
         let mut application = json!({"clientId": CLIENT, "objectId": object_id});
         application.as_object_mut().unwrap().extend(credential.as_object().unwrap().clone());
-        json!({"id": id, "applications": [application]})
+        let resources: Vec<_> = (0..8).map(fresh).collect();
+        json!({"id": id, "applications": [application], "resources": resources})
     };
     let tenants = [
         tenant(TENANT, "0b000000-0000-4000-8000-000000000001"),
@@ -130,7 +136,7 @@ async fn a_certificate_becomes_tokens_by_either_algorithm_and_may_be_rotated() {
     know(&entra, &registered("leaf.crt")).await;
     let pod = Pod::new("certificate", &[]);
     let (sidecar, port) = pod.sidecar(&entra);
-    let mut resources = (0..).map(|at| format!("https://r{at}.example"));
+    let mut resources = (0..).map(fresh);
     let mut ask = || {
         let resource = resources.next().unwrap();
         let (status, body) = imds_for(port, &resource);

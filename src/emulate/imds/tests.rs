@@ -43,7 +43,9 @@ items:
   metadata:
     name: sp
     namespace: web
-    annotations: {imdslet.dev/object-id: b0000000-0000-4000-8000-000000000001}
+    annotations:
+      imdslet.dev/object-id: b0000000-0000-4000-8000-000000000001
+      imdslet.dev/allowed-resources: https://vault.azure.net;api://orders
   spec:
     Type: 1
     ClientID: C0000000-0000-4000-8000-000000000001
@@ -58,9 +60,16 @@ items:
     )
     .unwrap();
     let file = file.to_str().unwrap();
-    let args = args(&["-f", file, "--label=db", "-n=web"]);
+    let args = args(&[
+        "-f",
+        file,
+        "--label=db",
+        "-n=web",
+        "--token-lifetime=5m",
+        "--resource=api://named",
+    ]);
     let found = decided(&args);
-    let config = configuration(&found, "web", &json!({"keys": []}), "5m");
+    let config = configuration(&found, &args, &json!({"keys": []}));
     assert_eq!(
         config,
         json!({
@@ -70,6 +79,7 @@ items:
                     "clientId": "c0000000-0000-4000-8000-000000000001",
                     "objectId": "b0000000-0000-4000-8000-000000000001",
                 }],
+                "resources": ["api://named", "https://vault.azure.net", "api://orders"],
             }],
             "issuers": [{"issuer": ISSUER, "jwks": {"keys": []}}],
             "federatedCredentials": [{

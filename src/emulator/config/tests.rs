@@ -25,9 +25,9 @@ fn yaml_and_json_say_the_same() {
     let yaml = serde_yaml::to_string(&config()).unwrap();
     let yaml = Config::parse(&yaml, None).ok().unwrap();
     for config in [json, yaml] {
-        let (tenant, applications) = config.tenant(&TENANT.to_uppercase()).unwrap();
-        assert_eq!(tenant, TENANT);
-        let credentials = config.credentials(&applications[CLIENT]);
+        let tenant = config.tenant(&TENANT.to_uppercase()).unwrap();
+        assert_eq!(tenant.id, TENANT);
+        let credentials = config.credentials(tenant.application(CLIENT).unwrap());
         assert_eq!(serde_json::to_value(credentials).unwrap(), json!([credential()]));
         assert!(config.keys(ISSUER).is_some());
         assert_eq!(config.token_lifetime, Duration::from_hours(1));
@@ -133,6 +133,30 @@ fn each_mistake_names_its_field_and_what_is_allowed() {
         ("/faults", json!({"status": 503, "share": -0.1}), "faults.share is `-0.1`"),
         ("/faults", json!({"delay": "1h"}), "faults.delay is `3600s`; it must be at most `10m`"),
         ("/faults", json!({"delay": "1s", "retryAfter": 1}), "faults.retryAfter: it is a header"),
+    ] {
+        let mistake = mistake(&with(pointer, value));
+        assert!(mistake.contains(expected), "{pointer}: {mistake}");
+    }
+}
+
+#[test]
+fn each_mistake_in_the_name_of_a_resource_is_named() {
+    for (pointer, value, expected) in [
+        (
+            "/tenants/0/resources",
+            json!(["orders"]),
+            "tenants[0].resources[0] is `orders`; it must be the URI of an application",
+        ),
+        (
+            "/tenants/0/applications/0/identifierUris",
+            json!(["api://orders/.default"]),
+            "tenants[0].applications[0].identifierUris[0] is `api://orders/.default`; it must be a",
+        ),
+        (
+            "/tenants/0/applications/-",
+            json!({"clientId": TENANT, "objectId": CLIENT, "identifierUris": ["api://a", "api://a"]}),
+            "tenants[0].applications[2].identifierUris[1] repeats",
+        ),
     ] {
         let mistake = mistake(&with(pointer, value));
         assert!(mistake.contains(expected), "{pointer}: {mistake}");

@@ -112,6 +112,39 @@ async fn each_secret_of_the_application_becomes_a_token_and_no_other() {
     }
 }
 
+/// Only who has proved to be the client hears what the tenant knows.
+#[tokio::test]
+async fn a_resource_that_the_tenant_does_not_know_is_refused_after_the_proof() {
+    let mut config = config();
+    config["tenants"][0]["applications"][1]["identifierUris"] = json!(["api://orders"]);
+    config["tenants"][0]["resources"] = json!(["api://somebody-elses"]);
+    let entra = entra(&config);
+    let asking = |resource: &str, secret: &str| {
+        let scope = format!("{resource}/.default");
+        let fields = [
+            ("grant_type", "client_credentials"),
+            ("client_id", CLIENT),
+            ("client_secret", secret),
+            ("scope", &scope),
+        ];
+        token_request(TENANT, &fields)
+    };
+    for known in [VAULT, "api://orders", "api://somebody-elses", OTHER_CLIENT, CLIENT] {
+        let (status, _, body) = call(&entra, asking(known, "first")).await;
+        assert_eq!(status, 200, "{known}: {body}");
+    }
+    let unknown = "https://myvault.vault.azure.net";
+    let (status, _, body) = call(&entra, asking(unknown, "first")).await;
+    assert_eq!((status, &body["error"]), (400, &json!("invalid_resource")), "{body}");
+    let words = format!(
+        "AADSTS500011: The resource principal named {unknown} was not found in the tenant named \
+         {TENANT}. "
+    );
+    assert!(body["error_description"].as_str().unwrap().starts_with(&words), "{body}");
+    let (status, _, body) = call(&entra, asking(unknown, "wrong")).await;
+    assert_eq!((status, &body["error"]), (401, &json!("invalid_client")), "{body}");
+}
+
 #[tokio::test]
 async fn who_is_not_there_is_refused() {
     let entra = entra(&config());

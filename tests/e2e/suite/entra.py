@@ -9,6 +9,8 @@ import urllib.request
 TENANT = "7e000000-0000-4000-8000-000000000001"
 AUDIENCE = "api://AzureADTokenExchange"
 PORT = 8444
+# Applications of the tenant's, so that there are always some for which no token is held yet.
+FRESH = [f"api://fresh-{number}" for number in range(16)]
 
 
 class Entra:
@@ -50,7 +52,7 @@ class Entra:
             for client in self.clients
         ]
         config = {
-            "tenants": [{"id": TENANT, "applications": applications}],
+            "tenants": [{"id": TENANT, "applications": applications, "resources": FRESH}],
             "issuers": [{"issuer": self.issuer, "jwksFile": "jwks.json"}],
             "federatedCredentials": self.credentials,
         }

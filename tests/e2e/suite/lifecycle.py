@@ -5,6 +5,7 @@ import subprocess
 import time
 
 from cluster import DEPLOYMENTS, ROOT
+from entra import FRESH
 from harness import SYSTEM, container, scenario, test
 from outages import Stream
 
@@ -54,11 +55,12 @@ def pods_keep_their_tokens_while_kubelet_and_container_runtime_restart(t):
     t.verified()
     process = t.processes("app")[0]
     counts = restarts(t)
+    fresh = iter(FRESH)
     for component in ("kubelet", "containerd"):
         with t.cluster.without(component):
-            for number in range(5):
+            for _ in range(5):
                 # Another resource each time: none of these tokens is held yet.
-                status, body = ask_inside(process, f"https://{component}-{number}.example.com")
+                status, body = ask_inside(process, next(fresh))
                 assert status == 200, f"without {component}: {status} {body}"
                 time.sleep(0.2)
         back = time.time()
@@ -169,7 +171,7 @@ def uninstalled_as_documented_it_leaves_nothing_and_takes_no_token_from_a_runnin
         assert not left, left
         t.pod("plain")
         assert "initContainers" not in t.api.get("Pod", t.namespace, "plain")["spec"]
-        status, body = ask_inside(process, "https://after.example.com")
+        status, body = ask_inside(process, FRESH[0])
         assert status == 200, f"a token that was not held: {status} {body}"
         assert t.api.list("AzureIdentity", t.namespace), "the identities are kept"
         t.cluster.remove(definitions)

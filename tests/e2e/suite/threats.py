@@ -48,7 +48,7 @@ def whoever_may_read_all_logs_finds_no_token_in_them(t):
     t.bound()
     t.pod(containers=[container(), container("serve --resource=https://nowhere.example", "refused")])
     t.verified()
-    t.first_answer(container="refused")
+    assert t.first_answer(container="refused")["status"] == 400
     # The sidecar tells of both, by the name of the identity.
     log = t.eventually("the audit line", lambda: t.api.logs(t.namespace, "app", "imdslet"), 20)
     assert f"{t.namespace}/identity" in log, log
