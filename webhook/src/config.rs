@@ -1,16 +1,22 @@
 //! Flags and environment: read here, checked here, all mistakes at once.
 
+mod line;
+mod mistake;
+
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use imdslet_certs::{Limits, OldestTls};
 use imdslet_core::settings::{FLAGS, Flag, Given, Settings};
 use tracing::level_filters::LevelFilter;
+
+use self::line::{LOG_LEVEL, Line, ROLE, TLS_MIN_VERSION};
+pub use self::mistake::{ConfigError, Mistake};
+use crate::feed::{self, Event};
 
 /// How long requests in flight may take once the program is told to end. The API server waits at
 /// most 30 s for an answer, by default 10.
@@ -93,12 +99,12 @@ pub enum Role {
 }
 
 /// Where the objects come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Objects {
     /// The cluster.
     Cluster,
-    /// A file, for trying it out. No cluster is needed.
-    File(PathBuf),
+    /// A file, for trying it out, with these in it. No cluster is needed.
+    File(Vec<Event>),
 }
 
 /// How the program runs.
@@ -128,77 +134,28 @@ pub struct Config {
     given: Given,
 }
 
-/// Why the program cannot run as it was told.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The command line is wrong, or asks for help.
-    #[error(transparent)]
-    Usage(#[from] clap::Error),
-    /// A file that a flag names cannot be read.
-    #[error("--{flag}: cannot read {path}: {cause}")]
-    Unreadable {
-        /// The flag.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        cause: std::io::Error,
-    },
-    /// The controller has nothing to do without a cluster.
-    #[error("--role controller works on a cluster; leave --manifests out")]
-    ControllerOfFile,
-    /// Values that cannot be used.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Settings(Vec<imdslet_core::settings::Mistake>),
-}
-
 impl Config {
     /// Reads the process' arguments and environment.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], with every wrong setting at once.
+    /// [`ConfigError`], with every mistake at once.
     pub fn from_process() -> Result<Self, ConfigError> {
         Self::of(&command().try_get_matches()?)
     }
 
     fn of(matches: &ArgMatches) -> Result<Self, ConfigError> {
-        let mut given = given(matches);
-        for Flag { name: flag, .. } in FLAGS.iter().filter(|flag| flag.is_file) {
-            let path = given.get(flag).and_then(|paths| paths.last());
-            let Some(path) = path.filter(|path| !path.is_empty()).map(PathBuf::from) else {
-                continue;
-            };
-            let text = fs::read_to_string(&path);
-            let text = text.map_err(|cause| ConfigError::Unreadable { flag, path, cause })?;
-            given.insert(flag, vec![text]);
-        }
-        Settings::read(&given).map_err(ConfigError::Settings)?;
-        let one = |name: &str| matches.get_one::<SocketAddr>(name).copied();
-        let role = match matches.get_one::<String>("role").map(String::as_str) {
-            Some("controller") => Role::Controller,
-            _ => Role::Admission,
-        };
-        let file = |name: &str| {
-            let path = matches.get_one::<OsString>(name).filter(|path| !path.is_empty());
-            path.map(PathBuf::from)
-        };
-        let objects = file("manifests").map_or(Objects::Cluster, Objects::File);
-        if role == Role::Controller && objects != Objects::Cluster {
-            return Err(ConfigError::ControllerOfFile);
-        }
-        Ok(Self {
+        let mut line = Line::new(matches);
+        let given = line.settings();
+        let (role, objects) = sources(&mut line);
+        let config = Self {
             role,
-            listen: one("listen").unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8443))),
-            health_listen: one("health-listen").unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8080))),
-            ca_out: file("ca-out"),
-            tls_dir: file("tls-dir"),
-            oldest_tls: match matches.get_one::<String>("tls-min-version").map(String::as_str) {
-                Some("1.2") => OldestTls::V1_2,
-                _ => OldestTls::V1_3,
-            },
-            log_level: matches.get_one("log-level").copied().unwrap_or(LevelFilter::INFO),
+            listen: line.addr("listen", SocketAddr::from(([0, 0, 0, 0], 8443))),
+            health_listen: line.addr("health-listen", SocketAddr::from(([0, 0, 0, 0], 8080))),
+            ca_out: ca_out(&mut line),
+            tls_dir: tls_dir(&mut line),
+            oldest_tls: line.oldest_tls(),
+            log_level: line.log_level(),
             objects,
             namespace: variable("POD_NAMESPACE")
                 .or_else(own_namespace)
@@ -207,14 +164,15 @@ impl Config {
                 .or_else(|| variable("HOSTNAME"))
                 .unwrap_or_else(|| format!("imdslet-webhook-{}", std::process::id())),
             given,
-        })
+        };
+        line.judged(config)
     }
 
     /// What holds for every pod, in a cluster of `version` unless the operator gave one.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Settings`] if `version` is none.
+    /// [`ConfigError::Mistakes`] if `version` is none.
     pub fn settings(&self, version: Option<&str>) -> Result<Settings, ConfigError> {
         let mut given = self.given.clone();
         if let Some(version) = version
@@ -222,7 +180,7 @@ impl Config {
         {
             given.insert("kubernetes-version", vec![version.to_owned()]);
         }
-        Settings::read(&given).map_err(ConfigError::Settings)
+        Ok(Settings::read(&given)?)
     }
 
     /// Whether the cluster's version decides anything: neither it nor what follows from it is given.
@@ -240,7 +198,7 @@ impl Config {
 #[must_use]
 pub fn command() -> Command {
     let addr = |name: &'static str, help: &'static str, default: &'static str| {
-        own(name, "ADDR", help).value_parser(value_parser!(SocketAddr)).default_value(default)
+        own(name, "ADDR", help).default_value(default)
     };
     let path = |name: &'static str, help: &'static str| {
         // Not a parser of paths, which would refuse the empty values that charts make.
@@ -251,7 +209,7 @@ pub fn command() -> Command {
         .about("imdslet's mutating admission webhook and its controller")
         .arg(
             own("role", "ROLE", "What the program is for")
-                .value_parser(["admission", "controller"])
+                .value_parser(ROLE)
                 .default_value("admission"),
         )
         .arg(addr("listen", "Where admission is served, over TLS", "0.0.0.0:8443"))
@@ -264,15 +222,12 @@ pub fn command() -> Command {
         ))
         .arg(
             own("tls-min-version", "VERSION", "The oldest TLS version that admission is served by")
-                .value_parser(["1.2", "1.3"])
+                .value_parser(TLS_MIN_VERSION)
                 .default_value("1.3"),
         )
         .arg(
             own("log-level", "LEVEL", "The least that is logged")
-                .value_parser(
-                    PossibleValuesParser::new(["error", "warn", "info", "debug"])
-                        .try_map(|level| level.parse::<LevelFilter>()),
-                )
+                .value_parser(LOG_LEVEL)
                 .default_value("info"),
         )
         .arg(path(
@@ -285,8 +240,7 @@ pub fn command() -> Command {
 
 /// A flag of this program alone.
 fn own(name: &'static str, value: &'static str, help: &'static str) -> Arg {
-    let variable = format!("IMDSLET_{}", name.to_uppercase().replace('-', "_"));
-    Arg::new(name).long(name).value_name(value).env(variable).hide_env(true).help(help)
+    Arg::new(name).long(name).value_name(value).env(line::variable(name)).hide_env(true).help(help)
 }
 
 /// A flag that the command has too.
@@ -304,9 +258,44 @@ fn setting(flag: &Flag) -> Arg {
     }
 }
 
-fn given(matches: &ArgMatches) -> Given {
-    let values = |flag: &Flag| matches.get_many::<String>(flag.name).map(Iterator::cloned);
-    FLAGS.iter().filter_map(|flag| Some((flag.name, values(flag)?.collect()))).collect()
+/// What the program is for, and where it has the objects from.
+fn sources(line: &mut Line<'_>) -> (Role, Objects) {
+    let role = line.role();
+    let Some(path) = line.path("manifests") else { return (role, Objects::Cluster) };
+    if role == Role::Controller {
+        line.mistakes.push(Mistake::ControllerOfFile);
+    }
+    let Some(text) = line.read("manifests", &path) else { return (role, Objects::Cluster) };
+    match feed::events_of(&text) {
+        Ok(events) => (role, Objects::File(events)),
+        Err(error) => {
+            let cause = error.to_string();
+            line.mistakes.push(Mistake::Content { flag: "manifests", path, cause });
+            (role, Objects::Cluster)
+        }
+    }
+}
+
+/// Its folder is there, or the file could not be written when it is time.
+fn ca_out(line: &mut Line<'_>) -> Option<PathBuf> {
+    let path = line.path("ca-out")?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        let (path, remedy) = (folder.to_owned(), "make it, or write the file elsewhere");
+        line.mistakes.push(Mistake::NoFolder { flag: "ca-out", path, remedy });
+    }
+    Some(path)
+}
+
+/// A folder is mounted before the program starts, or never. What is in it may come later, and is
+/// waited for.
+fn tls_dir(line: &mut Line<'_>) -> Option<PathBuf> {
+    let path = line.path("tls-dir")?;
+    if !path.is_dir() {
+        let remedy = "mount one with tls.crt and tls.key there";
+        line.mistakes.push(Mistake::NoFolder { flag: "tls-dir", path: path.clone(), remedy });
+    }
+    Some(path)
 }
 
 /// An environment variable that the downward API sets.
@@ -334,24 +323,36 @@ mod tests {
     #[test]
     fn the_cluster_is_the_source_unless_a_file_is_given() {
         assert_eq!(config(&[]).unwrap().role, Role::Admission);
-        assert_eq!(config(&[]).unwrap().objects, Objects::Cluster);
-        assert_eq!(config(&["--manifests="]).unwrap().objects, Objects::Cluster);
-        let file = config(&["--manifests=x.json"]).unwrap().objects;
-        assert_eq!(file, Objects::File("x.json".into()));
+        assert!(matches!(config(&[]).unwrap().objects, Objects::Cluster));
+        assert!(matches!(config(&["--manifests="]).unwrap().objects, Objects::Cluster));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.json");
+        fs::write(&file, r#"{"items": []}"#).unwrap();
+        let manifests = format!("--manifests={}", file.display());
+        let objects = config(&[&manifests]).unwrap().objects;
+        assert!(matches!(&objects, Objects::File(events) if events.len() == 1), "{objects:?}");
         assert_eq!(config(&["--role=controller"]).unwrap().role, Role::Controller);
         assert_eq!(
-            config(&["--role=controller", "--manifests=x"]).unwrap_err(),
+            config(&["--role=controller", &manifests]).unwrap_err(),
             "--role controller works on a cluster; leave --manifests out"
         );
-        assert!(config(&["--role=both"]).unwrap_err().contains("admission, controller"));
+        assert_eq!(
+            config(&["--role=both"]).unwrap_err(),
+            "--role (IMDSLET_ROLE) is `both`; it must be `admission` or `controller`"
+        );
     }
 
     #[test]
     fn tls_1_3_is_spoken_unless_1_2_is_asked_for() {
         assert_eq!(config(&[]).unwrap().oldest_tls, OldestTls::V1_3);
-        let older = config(&["--tls-min-version=1.2", "--tls-dir=/certs"]).unwrap();
-        assert_eq!((older.oldest_tls, older.tls_dir), (OldestTls::V1_2, Some("/certs".into())));
-        assert!(config(&["--tls-min-version=1.1"]).unwrap_err().contains("1.2, 1.3"));
+        let folder = tempfile::tempdir().unwrap();
+        let dir = format!("--tls-dir={}", folder.path().display());
+        let older = config(&["--tls-min-version=1.2", &dir]).unwrap();
+        assert_eq!(
+            (older.oldest_tls, older.tls_dir.as_deref()),
+            (OldestTls::V1_2, Some(folder.path()))
+        );
+        assert!(config(&["--tls-min-version=1.1"]).unwrap_err().ends_with("`1.2` or `1.3`"));
     }
 
     #[test]
@@ -360,9 +361,9 @@ mod tests {
         assert_eq!(level(&[]), Ok(LevelFilter::INFO));
         assert_eq!(level(&["--log-level=debug"]), Ok(LevelFilter::DEBUG));
         // Not 0 to 5 or `off`, as tracing would have it, and no `trace`: nothing is said there.
-        for other in ["trace", "off", "2", ""] {
+        for other in ["trace", "off", "2", "DEBUG", ""] {
             let refused = level(&[&format!("--log-level={other}")]).unwrap_err();
-            assert!(refused.contains("error, warn, info, debug"), "{refused}");
+            assert!(refused.ends_with("`error` or `warn` or `info` or `debug`"), "{refused}");
         }
     }
 

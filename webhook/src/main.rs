@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io::IsTerminal;
+use std::mem;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -93,21 +93,18 @@ fn log(level: LevelFilter) {
 #[expect(clippy::print_stderr, reason = "the one place where the program says why it ends")]
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("imdslet-webhook: {error:#}");
-    let is_usage = matches!(
-        error.downcast_ref(),
-        Some(ConfigError::Settings(_) | ConfigError::ControllerOfFile)
-    );
+    let is_usage = error.downcast_ref().is_some_and(ConfigError::is_usage);
     ExitCode::from(if is_usage { USAGE } else { FAILED })
 }
 
 /// Works until it is told to end.
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(mut config: Config) -> anyhow::Result<()> {
     // Before anything can be seen of this program: until then a signal would just kill it.
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut program = Program::new();
-    match &config.objects {
-        Objects::File(path) => program.start_with_file(&config, path).await?,
+    match mem::replace(&mut config.objects, Objects::Cluster) {
+        Objects::File(events) => program.start_with_file(&config, events).await?,
         Objects::Cluster => program.start_in_cluster(config).await?,
     }
 
@@ -193,7 +190,11 @@ impl Program {
     }
 
     /// Admission by the objects of a file and a CA of this process.
-    async fn start_with_file(&mut self, config: &Config, path: &Path) -> anyhow::Result<()> {
+    async fn start_with_file(
+        &mut self,
+        config: &Config,
+        objects: Vec<Event>,
+    ) -> anyhow::Result<()> {
         self.readiness.set(LISTENER, true, "does not listen yet");
         let settings = config.settings(None)?;
         warn_of(&settings);
@@ -207,7 +208,7 @@ impl Program {
         let serving =
             admission(config.listen, tls, hook, self.readiness.clone(), self.ends.clone());
         self.servers.spawn(serving);
-        for event in manifests(path)? {
+        for event in objects {
             self.events.send(event).await.context("the index has ended")?;
         }
         Ok(())
@@ -417,10 +418,4 @@ fn write_ca(config: &Config, authorities: &str) -> anyhow::Result<()> {
     let Some(path) = &config.ca_out else { return Ok(()) };
     fs::write(path, authorities)
         .with_context(|| format!("--ca-out: cannot write {}", path.display()))
-}
-
-fn manifests(path: &Path) -> anyhow::Result<Vec<Event>> {
-    let text = fs::read_to_string(path)
-        .with_context(|| format!("--manifests: cannot read {}", path.display()))?;
-    feed::events_of(&text).with_context(|| format!("--manifests: {}", path.display()))
 }

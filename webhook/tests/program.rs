@@ -256,6 +256,54 @@ fn every_wrong_setting_is_named_at_once() {
     );
 }
 
+/// One of each sort: a word, an address, a setting, what is in a file, a file and a folder that are
+/// not there, and two flags that do not go together.
+#[test]
+fn a_mistake_of_each_sort_is_named_in_one_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    fs::write(path("ca.pem"), "none").unwrap();
+    fs::write(path("manifests.json"), "{}").unwrap();
+    let mut webhook = Command::new(env!("CARGO_BIN_EXE_imdslet-webhook"));
+    webhook
+        .env_clear()
+        .args(["--role=controller", "--log-level=loud", "--listen=8443"])
+        .arg("--namespace-settings=/nowhere/namespaces.json")
+        .arg(format!("--extra-ca={}", path("ca.pem")))
+        .arg(format!("--manifests={}", path("manifests.json")))
+        .arg(format!("--tls-dir={}", path("tls")))
+        .arg(format!("--ca-out={}", path("out/ca.pem")))
+        .env("IMDSLET_TLS_MIN_VERSION", "1.1")
+        .env("IMDSLET_CLOUD", "mars");
+    let output = webhook.output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let said: Vec<_> = said.trim_start_matches("imdslet-webhook: ").lines().collect();
+    let manifests = format!("--manifests: {}: ", path("manifests.json"));
+    let expected = [
+        "--namespace-settings: cannot read /nowhere/namespaces.json: No such file or directory (os error 2)",
+        "--cloud (IMDSLET_CLOUD) is `mars`; it must be `public` or `usgov` or `china`",
+        "--extra-ca (IMDSLET_EXTRA_CA) is `(a file)`; it must be a PEM file with certificates",
+        "--role controller works on a cluster; leave --manifests out",
+        &manifests,
+        "--listen (IMDSLET_LISTEN) is `8443`; it must be an address with a port, such as 0.0.0.0:8443",
+        &format!(
+            "--ca-out: there is no folder {}; make it, or write the file elsewhere",
+            path("out")
+        ),
+        &format!(
+            "--tls-dir: there is no folder {}; mount one with tls.crt and tls.key there",
+            path("tls")
+        ),
+        "--tls-min-version (IMDSLET_TLS_MIN_VERSION) is `1.1`; it must be `1.2` or `1.3`",
+        "--log-level (IMDSLET_LOG_LEVEL) is `loud`; it must be `error` or `warn` or `info` or `debug`",
+    ];
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    for (said, expected) in said.iter().zip(expected) {
+        assert!(said.starts_with(expected), "{said}\n{expected}");
+    }
+}
+
 #[test]
 fn files_that_cannot_be_read_are_named() {
     let dir = tempfile::tempdir().unwrap();
