@@ -45,6 +45,14 @@ struct Page {
     body: Bytes,
 }
 
+/// By what a token's life is told.
+#[derive(Clone, Copy)]
+struct Clock {
+    now: SystemTime,
+    /// By how much the wall clock, by which the client goes, is behind `now`.
+    skew: Duration,
+}
+
 impl fmt::Debug for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Written(…)")
@@ -64,13 +72,13 @@ pub(crate) fn token(token: &Token, protocol: Protocol, now: SystemTime) -> Respo
     if judged != now {
         // The clock was set back. By it the token would live too long.
         let skew = judged.duration_since(now).unwrap_or_default();
-        return whole(StatusCode::OK, JSON, body(token, protocol, (judged, skew)));
+        return whole(StatusCode::OK, JSON, body(token, protocol, Clock { now: judged, skew }));
     }
     let mut written = token.written.0.lock().unwrap_or_else(PoisonError::into_inner);
     let body = match &*written {
         Some(page) if page.is_good(protocol, now) => page.body.clone(),
         _ => {
-            let body = body(token, protocol, (now, Duration::ZERO));
+            let body = body(token, protocol, Clock { now, skew: Duration::ZERO });
             let until = now + of_this_second(token, now);
             *written = Some(Page { protocol, from: now, until, body: body.clone() });
             body
@@ -92,16 +100,14 @@ fn issued(token: &Token) -> impl Iterator<Item = &Issued> {
     std::iter::once(&token.primary).chain(&token.auxiliary)
 }
 
-/// Its memory is cleared when the last answer with it is sent and the token is dropped. `skew` is by
-/// how much the wall clock, by which the client goes, is behind `now`.
-fn body(token: &Token, protocol: Protocol, (now, skew): (SystemTime, Duration)) -> Bytes {
+/// Its memory is cleared when the last answer with it is sent and the token is dropped.
+fn body(token: &Token, protocol: Protocol, clock: Clock) -> Bytes {
     // Twice, since some of its characters are escaped.
     let beside = BESIDE + 2 * token.resource().len();
     let lengths = issued(token).map(|issued| issued.access_token.reveal().len() + beside);
     // All at once: what grows leaves parts of a token behind.
     let mut text = Zeroizing::new(Vec::with_capacity(lengths.sum()));
-    let mut bodies =
-        issued(token).map(|issued| TokenBody::new(token, issued, protocol, (now, skew)));
+    let mut bodies = issued(token).map(|issued| TokenBody::new(token, issued, protocol, clock));
     let written = match bodies.next() {
         Some(primary) if token.auxiliary.is_empty() => serde_json::to_writer(&mut *text, &primary),
         primary => {
@@ -121,7 +127,7 @@ impl<'a> TokenBody<'a> {
         token: &'a Token,
         issued: &'a Issued,
         protocol: Protocol,
-        (now, skew): (SystemTime, Duration),
+        Clock { now, skew }: Clock,
     ) -> Self {
         let remaining = issued.expires_on.duration_since(now).unwrap_or_default().as_secs();
         let epoch = epoch(issued.expires_on.checked_sub(skew).unwrap_or(issued.expires_on));

@@ -13,12 +13,12 @@ use imdslet_core::names::{BINDING_CA_FILE, BINDING_TOKEN_FILE};
 use imdslet_core::serve::ServeArgs;
 use rustls::pki_types::CertificateDer;
 
+use super::Wanted;
 use super::exchange::Exchange;
 use super::federated::service_account_token;
 use crate::claims::Claims;
 use crate::config;
 use crate::fault::Fault;
-use crate::resource::Resource;
 use crate::source::Fetched;
 use crate::transport::Proxied;
 
@@ -75,11 +75,8 @@ impl BindingFault {
     }
 }
 
-pub(super) async fn fetch(
-    args: &ServeArgs,
-    identity: &PodIdentity,
-    resource: &Resource,
-) -> Result<Fetched, Fault> {
+pub(super) async fn fetch(args: &ServeArgs, wanted: Wanted<'_>) -> Result<Fetched, Fault> {
+    let identity = wanted.identity;
     let Some(proxy) = &args.binding else {
         return Err(BindingFault::NotConfigured { identity: identity.name.clone() }.into());
     };
@@ -90,10 +87,9 @@ pub(super) async fn fetch(
         .map_err(|why| BindingFault::NoCa { why })?;
     let claims = Claims::of(assertion.reveal());
     let exchange = Exchange {
-        identity,
+        wanted,
         tenant: &identity.tenant_id,
         authority: &args.authority,
-        resource,
         claims: &claims,
     };
     let received = exchange.assertion(&(Arc::new(proxied) as _), assertion).await;
@@ -132,6 +128,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::resource::Resource;
     use crate::testing::{identity, serve_args};
 
     #[tokio::test]
@@ -140,13 +137,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut args = ServeArgs { dir: dir.path().to_owned(), ..serve_args() };
         let identity = identity("web/db", '1');
-        let fault = fetch(&args, &identity, &resource).await.unwrap_err();
+        let fault = fetch(&args, Wanted::new(&identity, &resource)).await.unwrap_err();
         assert_eq!((fault.reason(), fault.status().as_u16()), ("NoBindingProxy", 400));
         args.binding = Some(imdslet_core::serve::TokenProxy {
             url: "https://token-proxy.invalid".to_owned(),
             sni: None,
         });
-        let fault = fetch(&args, &identity, &resource).await.unwrap_err();
+        let fault = fetch(&args, Wanted::new(&identity, &resource)).await.unwrap_err();
         assert_eq!((fault.reason(), fault.status().as_u16()), ("NoServiceAccountToken", 503));
         fs::write(dir.path().join(BINDING_TOKEN_FILE), "a.s.a").unwrap();
         for (ca, problem) in [
@@ -161,7 +158,7 @@ mod tests {
             if let Some(ca) = ca {
                 fs::write(dir.path().join(BINDING_CA_FILE), ca).unwrap();
             }
-            let fault = fetch(&args, &identity, &resource).await.unwrap_err();
+            let fault = fetch(&args, Wanted::new(&identity, &resource)).await.unwrap_err();
             assert_eq!((fault.reason(), fault.status().as_u16()), ("NoBindingCa", 503), "{ca:?}");
             assert!(fault.to_string().contains(problem), "{fault}");
             assert!(fault.to_string().contains("--binding-ca-config-map"), "{fault}");

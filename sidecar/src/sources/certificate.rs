@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::Wanted;
 use super::exchange::Exchange;
 use super::mounted::{Mounted, MountedFault};
 use super::tenants::fetch_each;
@@ -17,7 +18,6 @@ use crate::certificate::{CertificateError, ClientCertificate};
 use crate::claims::Claims;
 use crate::config::FETCH_DEADLINE;
 use crate::fault::Fault;
-use crate::resource::Resource;
 use crate::schedule::epoch;
 use crate::secret::Secret;
 use crate::source::{Fetched, Now};
@@ -37,37 +37,22 @@ pub(super) async fn fetch(
     args: &Arc<ServeArgs>,
     https: &Arc<dyn Post>,
     now: &Now,
-    identity: &PodIdentity,
-    resource: &Resource,
+    wanted: Wanted<'_>,
 ) -> Result<Fetched, Fault> {
-    // Of all of it: what is done in other threads may have to wait for one.
-    let ends = Instant::now() + FETCH_DEADLINE;
-    let fetched = timeout_at(ends, fetch_until(ends, args, https, now, (identity, resource)));
-    fetched.await.unwrap_or_else(|_| {
-        let authority = args.authority_of(&identity.name).to_owned();
-        Err(Fault::Deadline { authority, after: FETCH_DEADLINE })
-    })
-}
-
-async fn fetch_until(
-    ends: Instant,
-    args: &Arc<ServeArgs>,
-    https: &Arc<dyn Post>,
-    now: &Now,
-    (identity, resource): (&PodIdentity, &Resource),
-) -> Result<Fetched, Fault> {
+    let identity = wanted.identity;
     let authority = args.authority_of(&identity.name);
     let (arguments, owned) = (Arc::clone(args), identity.clone());
     // Passwords are made expensive on purpose.
-    let signer = aside(identity, ends, move || Signer::of(Mounted::read(&arguments, &owned)?));
+    let signer =
+        aside(identity, wanted.ends, move || Signer::of(Mounted::read(&arguments, &owned)?));
     let signer = Arc::new(signer.await?);
     let (signer, claims, now) = (&signer, &Claims::default(), epoch(now()));
     fetch_each(identity, |tenant| async move {
-        let exchange = Exchange { identity, tenant, authority, resource, claims };
+        let exchange = Exchange { wanted, tenant, authority, claims };
         let (signer, client_id) = (Arc::clone(signer), identity.client_id.clone());
         let audience = exchange.endpoint();
         // An RSA key of 4096 bits takes 5 ms, and there is one signature for each tenant.
-        let assertion = aside(identity, ends, move || {
+        let assertion = aside(identity, wanted.ends, move || {
             let id = Uuid::new_v4().to_string();
             let statement = Statement { audience: &audience, client_id: &client_id, id, now };
             signer.assertion(&statement)
@@ -77,8 +62,8 @@ async fn fetch_until(
     .await
 }
 
-/// Does what the processor needs long for in another thread: the one that answers has others to
-/// answer.
+/// Does what the processor needs long for in another thread, for which it may have to wait: the one
+/// that answers has others to answer.
 async fn aside<T: Send + 'static>(
     identity: &PodIdentity,
     ends: Instant,

@@ -11,25 +11,23 @@ use azure_identity::{
     ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions,
     ClientSecretCredential, ClientSecretCredentialOptions,
 };
-use imdslet_core::contract::PodIdentity;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
+use super::Wanted;
 use crate::cause::Attempt;
 use crate::claims::Claims;
 use crate::config::FETCH_DEADLINE;
 use crate::fault::{Fault, judge};
-use crate::resource::Resource;
 use crate::secret::Secret;
 use crate::source::Received;
 use crate::transport::{Confined, NoReply, Post};
 
 /// A token that is asked for.
 pub(super) struct Exchange<'a> {
-    pub(super) identity: &'a PodIdentity,
+    pub(super) wanted: Wanted<'a>,
     /// One of the identity's tenants.
     pub(super) tenant: &'a str,
     pub(super) authority: &'a str,
-    pub(super) resource: &'a Resource,
     /// Of the assertion, for what a refusal says; a client secret has none.
     pub(super) claims: &'a Claims,
 }
@@ -59,7 +57,7 @@ impl Exchange<'_> {
             ClientAssertionCredentialOptions { client_options: options(self.authority, &confined) };
         let credential = ClientAssertionCredential::new(
             self.tenant.to_owned(),
-            self.identity.client_id.clone(),
+            self.wanted.identity.client_id.clone(),
             Assertion(assertion),
             Some(options),
         )
@@ -78,7 +76,7 @@ impl Exchange<'_> {
             ClientSecretCredentialOptions { client_options: options(self.authority, &confined) };
         let credential = ClientSecretCredential::new(
             self.tenant,
-            self.identity.client_id.clone(),
+            self.wanted.identity.client_id.clone(),
             AzureSecret::from(secret.reveal().to_owned()),
             Some(options),
         )
@@ -91,9 +89,9 @@ impl Exchange<'_> {
         credential: Arc<dyn TokenCredential>,
         confined: &Confined,
     ) -> Result<Received, Fault> {
-        let scope = self.resource.scope();
+        let scope = self.wanted.resource.scope();
         let scopes = [scope.as_str()];
-        match timeout(FETCH_DEADLINE, credential.get_token(&scopes, None)).await {
+        match timeout_at(self.wanted.ends, credential.get_token(&scopes, None)).await {
             Err(_) => {
                 Err(Fault::Deadline { authority: self.authority.to_owned(), after: FETCH_DEADLINE })
             }
@@ -105,7 +103,7 @@ impl Exchange<'_> {
                 Some(Ok(reply)) => judge(
                     &reply,
                     &Attempt {
-                        identity: self.identity,
+                        identity: self.wanted.identity,
                         tenant: self.tenant,
                         authority: self.authority,
                         claims: self.claims,

@@ -3,17 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use imdslet_core::contract::PodIdentity;
 use imdslet_core::names::TOKEN_FILE;
 use imdslet_core::serve::ServeArgs;
 use zeroize::Zeroizing;
 
+use super::Wanted;
 use super::exchange::Exchange;
-use super::tries::until_the_deadline;
+use super::tries::until;
 use crate::claims::Claims;
 use crate::config::FETCH_DEADLINE;
 use crate::fault::Fault;
-use crate::resource::Resource;
 use crate::secret::Secret;
 use crate::source::{Fetched, Received};
 use crate::transport::Post;
@@ -23,13 +22,13 @@ use crate::transport::Post;
 pub(super) async fn fetch(
     args: &ServeArgs,
     https: &Arc<dyn Post>,
-    identity: &PodIdentity,
-    resource: &Resource,
+    wanted: Wanted<'_>,
 ) -> Result<Fetched, Fault> {
-    let received = until_the_deadline(
+    let received = until(
+        wanted.ends,
         Fault::may_be_about_to_end,
         || Fault::Deadline { authority: args.authority.clone(), after: FETCH_DEADLINE },
-        || exchange(args, https, identity, resource),
+        || exchange(args, https, wanted),
     );
     Ok(received.await?.into())
 }
@@ -37,17 +36,15 @@ pub(super) async fn fetch(
 async fn exchange(
     args: &ServeArgs,
     https: &Arc<dyn Post>,
-    identity: &PodIdentity,
-    resource: &Resource,
+    wanted: Wanted<'_>,
 ) -> Result<Received, Fault> {
     let assertion = service_account_token(&args.dir.join(TOKEN_FILE))?;
     let exchange = Exchange {
-        identity,
-        tenant: &identity.tenant_id,
+        wanted,
+        tenant: &wanted.identity.tenant_id,
         // Never one of `--authority-for`, which are for identities of types 1 and 2: this one may have
         // been such before, and its old authority could use the pod's token at ours.
         authority: &args.authority,
-        resource,
         claims: &Claims::of(assertion.reveal()),
     };
     exchange.assertion(https, assertion).await

@@ -11,7 +11,8 @@ use imdslet_core::serve::ServeArgs;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::tries::until_the_deadline;
+use super::Wanted;
+use super::tries::until;
 use crate::config::FETCH_DEADLINE;
 use crate::fault::{Fault, Reply};
 use crate::resource::Resource;
@@ -92,14 +93,15 @@ impl NodeFault {
 pub(super) async fn fetch(
     args: &ServeArgs,
     node: &dyn Get,
-    identity: &PodIdentity,
-    resource: &Resource,
+    wanted: Wanted<'_>,
 ) -> Result<Fetched, Fault> {
+    let Wanted { identity, resource, ends } = wanted;
     if args.link_local {
         return Err(NodeFault::Ourselves { identity: identity.name.clone() }.into());
     }
     let query = query(identity, resource)?;
-    let received = until_the_deadline(
+    let received = until(
+        ends,
         |fault| matches!(fault, Fault::Node(NodeFault::NotReady { .. })),
         || {
             NodeFault::NoAnswer { why: format!("no answer in {} s", FETCH_DEADLINE.as_secs()) }
@@ -217,7 +219,7 @@ mod tests {
         let mut identity = identity("web/db", '1');
         identity.source = Source::Managed;
         let resource = Resource::parse(resource.to_owned()).unwrap();
-        let fetched = super::fetch(&serve_args(), &node, &identity, &resource).await;
+        let fetched = super::fetch(&serve_args(), &node, Wanted::new(&identity, &resource)).await;
         (node, fetched)
     }
 
@@ -301,7 +303,8 @@ mod tests {
         let node =
             Node { answers: Mutex::default(), began: Instant::now(), asked: Mutex::default() };
         let resource = Resource::parse("r".to_owned()).unwrap();
-        let fault = super::fetch(&args, &node, &identity("web/db", '1'), &resource).await;
+        let identity = identity("web/db", '1');
+        let fault = super::fetch(&args, &node, Wanted::new(&identity, &resource)).await;
         assert_eq!(fault.unwrap_err().reason(), "ManagedInLinkLocal");
         assert!(node.asked.lock().unwrap().is_empty());
     }

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use imdslet_core::contract::{PodIdentity, Source};
 use imdslet_core::id::{is_guid, is_tenant};
 use imdslet_core::serve::ServeArgs;
+use tokio::time::Instant;
 
+use crate::config::FETCH_DEADLINE;
 use crate::fault::Fault;
 use crate::resource::Resource;
 use crate::source::{Fetch, Fetched, Now};
@@ -34,6 +36,15 @@ pub(crate) struct Sources {
     now: Now,
 }
 
+/// The token that one fetch is to bring.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    identity: &'a PodIdentity,
+    resource: &'a Resource,
+    /// When it is given up, whatever is being waited for then.
+    ends: Instant,
+}
+
 impl Sources {
     pub(crate) fn new(
         args: Arc<ServeArgs>,
@@ -49,17 +60,23 @@ impl Sources {
 impl Fetch for Sources {
     async fn fetch(&self, identity: &PodIdentity, resource: &Resource) -> Result<Fetched, Fault> {
         check(identity)?;
+        let wanted = Wanted::new(identity, resource);
         match identity.source {
-            Source::Federated => {
-                federated::fetch(&self.args, &self.https, identity, resource).await
-            }
-            Source::Secret => secret::fetch(&self.args, &self.https, identity, resource).await,
+            Source::Federated => federated::fetch(&self.args, &self.https, wanted).await,
+            Source::Secret => secret::fetch(&self.args, &self.https, wanted).await,
             Source::Certificate => {
-                certificate::fetch(&self.args, &self.https, &self.now, identity, resource).await
+                certificate::fetch(&self.args, &self.https, &self.now, wanted).await
             }
-            Source::Binding => binding::fetch(&self.args, identity, resource).await,
-            Source::Managed => managed::fetch(&self.args, &*self.node, identity, resource).await,
+            Source::Binding => binding::fetch(&self.args, wanted).await,
+            Source::Managed => managed::fetch(&self.args, &*self.node, wanted).await,
         }
+    }
+}
+
+impl<'a> Wanted<'a> {
+    /// From now on until the deadline of a fetch.
+    fn new(identity: &'a PodIdentity, resource: &'a Resource) -> Self {
+        Self { identity, resource, ends: Instant::now() + FETCH_DEADLINE }
     }
 }
 

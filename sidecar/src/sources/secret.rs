@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use imdslet_core::contract::PodIdentity;
 use imdslet_core::serve::ServeArgs;
 
+use super::Wanted;
 use super::exchange::Exchange;
 use super::mounted::{Mounted, MountedFault};
 use super::tenants::fetch_each;
 use crate::claims::Claims;
 use crate::fault::Fault;
-use crate::resource::Resource;
 use crate::secret::Secret;
 use crate::source::Fetched;
 use crate::transport::Post;
@@ -21,14 +20,14 @@ const KEY: &str = "clientSecret";
 pub(super) async fn fetch(
     args: &ServeArgs,
     https: &Arc<dyn Post>,
-    identity: &PodIdentity,
-    resource: &Resource,
+    wanted: Wanted<'_>,
 ) -> Result<Fetched, Fault> {
+    let identity = wanted.identity;
     let secret = client_secret(&Mounted::read(args, identity)?)?;
     let (secret, claims) = (&secret, &Claims::default());
     let authority = args.authority_of(&identity.name);
     fetch_each(identity, |tenant| async move {
-        Exchange { identity, tenant, authority, resource, claims }.secret(https, secret).await
+        Exchange { wanted, tenant, authority, claims }.secret(https, secret).await
     })
     .await
 }

@@ -5,31 +5,33 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::config::FETCH_DEADLINE;
 use crate::fault::Fault;
 
 /// What an answer takes, at most times. A try with less time left would end as one that nobody
 /// answered, and hide what was answered before.
 const LEAST: Duration = Duration::from_secs(2);
 
-/// Tries until something comes, until there is a fault for which `is_passing` says no, or until the
-/// deadline of a fetch leaves no time for another try.
-pub(super) async fn until_the_deadline<T, F: Future<Output = Result<T, Fault>>>(
+/// Tries until something comes, until there is a fault for which `is_passing` says no, or until what
+/// is left before `ends` is no time for another try.
+pub(super) async fn until<T, F: Future<Output = Result<T, Fault>>>(
+    ends: Instant,
     is_passing: impl Fn(&Fault) -> bool,
     overdue: impl FnOnce() -> Fault,
     attempt: impl Fn() -> F,
 ) -> Result<T, Fault> {
-    let began = Instant::now();
     let mut tries = 0;
     let mut last = None;
     loop {
-        let fault = match timeout_at(began + FETCH_DEADLINE, attempt()).await {
+        let fault = match timeout_at(ends, attempt()).await {
             Ok(Ok(received)) => return Ok(received),
+            // What was answered before says more than that nobody answers now.
+            Ok(Err(fault)) if Instant::now() >= ends => return Err(last.unwrap_or(fault)),
             Ok(Err(fault)) => fault,
             Err(_) => return Err(last.unwrap_or_else(overdue)),
         };
         tries += 1;
-        match next_try(tries, began.elapsed(), fault.retry_after()) {
+        let left = ends.saturating_duration_since(Instant::now());
+        match next_try(tries, left, fault.retry_after()) {
             Some(pause) if is_passing(&fault) => sleep(pause).await,
             _ => return Err(fault),
         }
@@ -37,14 +39,13 @@ pub(super) async fn until_the_deadline<T, F: Future<Output = Result<T, Fault>>>(
     }
 }
 
-/// How long to wait before another try, when `tries` have failed and `elapsed` has gone by: 1 s,
-/// then twice as long each time, and not before what was `asked` in `Retry-After`. `None` where the
-/// deadline leaves no time for it.
-fn next_try(tries: u32, elapsed: Duration, asked: Option<Duration>) -> Option<Duration> {
+/// How long to wait before another try, when `tries` have failed and so much time is `left`: 1 s,
+/// then twice as long each time, and not before what was `asked` in `Retry-After`. `None` where that
+/// leaves no time for it.
+fn next_try(tries: u32, left: Duration, asked: Option<Duration>) -> Option<Duration> {
     let own = Duration::from_secs(1 << tries.saturating_sub(1).min(10));
     let pause = own.max(asked.unwrap_or_default());
-    let ready = elapsed.saturating_add(pause).saturating_add(LEAST);
-    (ready <= FETCH_DEADLINE).then_some(pause)
+    (pause.saturating_add(LEAST) <= left).then_some(pause)
 }
 
 #[cfg(test)]
@@ -53,26 +54,27 @@ mod tests {
 
     #[test]
     fn tries_are_spread_over_the_deadline_and_the_last_one_has_time() {
-        for (tries, elapsed, asked, pause) in [
-            (1, 0, None, Some(1)),
-            (2, 1, None, Some(2)),
-            (3, 3, None, Some(4)),
-            (4, 7, None, None),
-            (1, 6, None, Some(1)),
-            (1, 7, None, None),
-            (2, 6, None, None),
-            (1, 0, Some(0), Some(1)),
-            (1, 0, Some(3), Some(3)),
-            (1, 0, Some(7), Some(7)),
-            (1, 0, Some(8), None),
-            (1, 0, Some(u64::MAX), None),
-            (u32::MAX, 0, None, None),
+        for (tries, left, asked, pause) in [
+            (1, 9, None, Some(1)),
+            (2, 8, None, Some(2)),
+            (3, 6, None, Some(4)),
+            (4, 2, None, None),
+            (1, 3, None, Some(1)),
+            (1, 2, None, None),
+            (2, 3, None, None),
+            (1, 9, Some(0), Some(1)),
+            (1, 9, Some(3), Some(3)),
+            (1, 9, Some(7), Some(7)),
+            (1, 9, Some(8), None),
+            (1, 9, Some(u64::MAX), None),
+            (u32::MAX, 9, None, None),
+            (1, 0, None, None),
         ] {
             let seconds = Duration::from_secs;
             assert_eq!(
-                next_try(tries, seconds(elapsed), asked.map(seconds)),
+                next_try(tries, seconds(left), asked.map(seconds)),
                 pause.map(seconds),
-                "{tries} {elapsed} {asked:?}"
+                "{tries} {left} {asked:?}"
             );
         }
     }
