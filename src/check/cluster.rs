@@ -56,8 +56,8 @@ fn version(seen: &Seen<String>) -> Check {
             what,
             Verdict::Warning,
             format!(
-                "it is {version}, which has no ValidatingAdmissionPolicy of v1: the two policies of \
-                 imdslet, by which nobody but its controller writes what sidecars read, need 1.{POLICIES}"
+                "it is {version}, which has no ValidatingAdmissionPolicy of v1: the three policies of \
+                 imdslet, by which its controller alone writes what sidecars alone read, need 1.{POLICIES}"
             ),
             "upgrade the cluster; manifests/install.yaml applies but for these, the chart does not",
         ),

@@ -223,7 +223,8 @@ pub fn admit(
 
 /// Decides what the ephemeral containers of `pod` get that `before` did not have.
 ///
-/// Nothing is refused here: whoever debugs a pod does not need a token for that.
+/// Nothing is refused here: whoever debugs a pod does not need a token for that, and the webhook's entry
+/// fails open. Mounts of the sidecar's volumes are refused by the policy `imdslet-ephemeral-containers`.
 #[must_use]
 pub fn admit_ephemeral(settings: &Settings, pod: &PodView<'_>, before: &PodView<'_>) -> Admission {
     let sidecar = own_sidecar(pod).ok().flatten().filter(|_| pod.selector().is_some());

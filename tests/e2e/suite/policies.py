@@ -1,11 +1,12 @@
-"""Who may do what: the two admission policies and the roles of install.yaml."""
+"""Who may do what: the three admission policies and the roles of install.yaml."""
 
 import contextlib
 import json
 
 from cluster import ADMIN
-from harness import SYSTEM, test
+from harness import SYSTEM, container, test
 from kube import APPLY
+from service_principals import principal
 
 CONTROLLER = f"system:serviceaccount:{SYSTEM}:imdslet-controller"
 WEBHOOK = f"system:serviceaccount:{SYSTEM}:imdslet-webhook"
@@ -49,7 +50,7 @@ def annotate(t, user, annotations, sub=None):
 
 @test
 def policies_are_well_typed(t):
-    for name in ("imdslet-controller-pods", "imdslet-annotations"):
+    for name in ("imdslet-controller-pods", "imdslet-annotations", "imdslet-ephemeral-containers"):
         checked = lambda: t.api.get("ValidatingAdmissionPolicy", None, name).get("status", {}).get("typeChecking")
         result = t.eventually(f"{name} is type checked", lambda: checked() is not None and [checked()], 30)[0]
         assert not result.get("expressionWarnings"), result
@@ -79,11 +80,11 @@ def the_controller_changes_its_own_two_annotations_and_nothing_else_of_a_pod(t):
     annotate(t, CONTROLLER, dict.fromkeys(OURS))
 
 
-def pod_patcher(t):
-    """An account that may patch the pods of the test's namespace, and nothing else."""
+def pod_patcher(t, *subs):
+    """An account that may patch the pods of the test's namespace and these parts of them, and nothing else."""
     t.create("ServiceAccount", "patcher")
     t.create("Role", "patcher", rules=[{
-        "apiGroups": [""], "resources": ["pods", "pods/status"], "verbs": ["get", "patch", "update"]}])
+        "apiGroups": [""], "resources": ["pods", *(f"pods/{sub}" for sub in subs)], "verbs": ["get", "patch", "update"]}])
     t.create("RoleBinding", "patcher",
              roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "patcher"},
              subjects=[{"kind": "ServiceAccount", "namespace": t.namespace, "name": "patcher"}])
@@ -98,12 +99,57 @@ def somebody_who_may_patch_pods_changes_all_but_what_a_sidecar_reads(t):
     t.bound()
     t.pod()
     t.verified()
-    user = pod_patcher(t)
+    user = pod_patcher(t, "status")
     for sub in (None, "status"):
         annotate(t, user, {f"example.com/{sub}": "1"}, sub)
         for change in ({OURS[0]: "{}"}, {OURS[0]: None}, {OURS[1]: "2"}):
             denied = t.cluster.is_denied(lambda: annotate(t, user, change, sub), "are written by imdslet alone")
             assert denied, f"{user} has changed {change} by {sub or 'the pod'}"
+
+
+def debug(t, user, name, *volumes, pod="app"):
+    """Adds an ephemeral container that mounts these volumes to those that a pod has."""
+    mounts = [{"name": volume, "mountPath": f"/mnt/{volume}"} for volume in volumes]
+    has = t.api.get("Pod", t.namespace, pod)["spec"].get("ephemeralContainers", [])
+    one = container("serve", name) | ({"volumeMounts": mounts} if mounts else {})
+    t.api.patch("Pod", t.namespace, pod, {"spec": {"ephemeralContainers": [*has, one]}}, "ephemeralcontainers", user)
+
+
+@test
+def somebody_who_may_add_ephemeral_containers_mounts_nothing_that_the_sidecar_alone_may(t):
+    principal(t, 1, clientSecret=b"s3cret")
+    t.cluster.entra.know(t.client_id, secrets=["s3cret"])
+    scratch = {"name": "scratch", "emptyDir": {}}
+    t.pod(volumes=[scratch])
+    t.pod("plain", volumes=[scratch], annotations={"imdslet.dev/sidecar": "container"})
+    t.verified(proof="1")
+    user = pod_patcher(t, "ephemeralcontainers")
+    ours = [one["name"] for one in t.api.get("Pod", t.namespace, "app")["spec"]["volumes"] if "imdslet" in one["name"]]
+    assert len(ours) == 2 and "imdslet" in ours, ours
+
+    def all_are_refused(when):
+        for pod in ("app", "plain"):
+            for volumes in (*([one] for one in ours), ["scratch", *ours]):
+                denied = t.cluster.is_denied(lambda: debug(t, user, "thief", *volumes, pod=pod),
+                                             "spec.ephemeralContainers[thief].volumeMounts", "remove the mount")
+                assert denied, f"{pod} {when}: an ephemeral container mounts {volumes}"
+
+    all_are_refused("as it was created")
+    debug(t, user, "debugger")
+    debug(t, user, "another", "scratch")
+    t.verified(container="debugger", proof="1")
+    all_are_refused("beside other ephemeral containers")
+    # Whose pods these are is not ours to say: the names are reserved beside a sidecar alone.
+    t.pod("other", opted_in=False, volumes=[{"name": "imdslet", "emptyDir": {}}])
+    debug(t, user, "debugger", "imdslet", pod="other")
+    t.cluster.scale("imdslet-webhook", 0)
+    try:
+        t.eventually("the webhook is gone", lambda: not t.cluster.pods_of("imdslet-webhook"), 60)
+        all_are_refused("without the webhook")
+        debug(t, user, "late", "scratch")
+    finally:
+        t.cluster.scale("imdslet-webhook", 2)
+        t.cluster.wait_for_rollout("imdslet-webhook")
 
 
 @test
