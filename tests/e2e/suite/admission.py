@@ -104,7 +104,7 @@ def adds(t, name):
 
 
 @test
-def whoever_applies_a_workload_or_a_binding_is_told_what_is_wrong_with_it(t):
+def whoever_applies_a_workload_a_binding_or_an_identity_is_told_what_is_wrong_with_it(t):
     t.make_namespace()
     template = {
         "metadata": {"labels": {"app": "told", "aadpodidbinding": t.label}},
@@ -119,9 +119,15 @@ def whoever_applies_a_workload_or_a_binding_is_told_what_is_wrong_with_it(t):
         "apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentityBinding", "metadata": metadata,
         "spec": {"azureIdentity": "gone", "selector": f"{t.label}-other"},
     }
-    told = t.cluster.apply([deployment, binding]).stderr
+    # In a spelling that the old project's rule for Gatekeeper does not read.
+    identity = {
+        "apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentity", "metadata": metadata,
+        "spec": {"type": 0, "ClientID": t.client_id, "ResourceID": "/subscriptions/x"},
+    }
+    told = t.cluster.apply([deployment, binding, identity]).stderr
     for words in (f"Warning: imdslet: no AzureIdentityBinding has spec.selector `{t.label}`",
-                  f"Warning: imdslet gives no pod a token by this object: AzureIdentity {t.namespace}/gone does not exist"):
+                  f"Warning: imdslet gives no pod a token by this object: AzureIdentity {t.namespace}/gone does not exist",
+                  "Warning: imdslet cannot use this object: spec.resourceID is `/subscriptions/x`"):
         assert words in told, told
 
 

@@ -1,6 +1,7 @@
 """The articles that taught aad-pod-identity: their manifests, with the clients that they mean.
 
-What the tests change in manifests/demo is the images, which are not to be had, and where a name of Azure leads to.
+What the tests change in manifests/demo is the images, which are not to be had, where a name of Azure leads to, and what
+docs/compatibility.md tells of ("The articles").
 """
 
 import json

@@ -6,7 +6,7 @@ from harness import container, restricted, scenario, test
 from tokens import claims_of
 
 
-@scenario(19, 20)
+@scenario(20)
 @test
 def custom_resources_keep_keys_in_the_letter_case_of_the_articles(t):
     t.make_namespace()
