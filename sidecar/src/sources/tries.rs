@@ -50,6 +50,10 @@ fn next_try(tries: u32, left: Duration, asked: Option<Duration>) -> Option<Durat
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use tokio::time::sleep_until;
+
     use super::*;
 
     #[test]
@@ -77,5 +81,29 @@ mod tests {
                 "{tries} {left} {asked:?}"
             );
         }
+    }
+
+    /// The last try has the same deadline, and would say only that nobody has answered it.
+    #[tokio::test(start_paused = true)]
+    async fn a_try_that_is_cut_does_not_hide_what_was_answered_before() {
+        let ends = Instant::now() + Duration::from_secs(9);
+        let late = || Fault::NoAnswer {
+            authority: "https://login.example".to_owned(),
+            why: String::new(),
+        };
+        let tries = Cell::new(0);
+        let attempt = || {
+            tries.set(tries.get() + 1);
+            let answered = tries.get() == 1;
+            async move {
+                if answered {
+                    return Err::<(), _>(Fault::Throttled { retry_after: None });
+                }
+                sleep_until(ends).await;
+                Err(late())
+            }
+        };
+        let fault = until(ends, |_| true, late, attempt).await.unwrap_err();
+        assert_eq!((fault.reason(), tries.get(), Instant::now()), ("Throttled", 2, ends));
     }
 }
