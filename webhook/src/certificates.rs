@@ -7,37 +7,36 @@
 //! CA it has not been given. What is due is decided by `imdslet_certs::rotation`, by the API
 //! server's clock.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
 use imdslet_certs::{Held, Keyring, Resolver, Step, next};
-use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::Client;
+use kube::api::DynamicObject;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff};
-use kube::{Api, Client};
-use serde_json::json;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
-use crate::config::{RECHECK, WRITE_DEADLINE};
+use crate::config::RECHECK;
 use crate::metrics::Metrics;
-use crate::problem::{Ask, Problem};
+use crate::problem::Problem;
 use crate::readiness::Readiness;
 
 mod clock;
 mod configuration;
+mod error;
 pub mod files;
+mod secret;
 
 use clock::Clock;
 use configuration::{CONFIGURATION, Configuration, Configured, Told};
-
-/// The Secret with the certificates.
-pub const SECRET: &str = "imdslet-webhook-tls";
+pub use error::KeepError;
+pub use secret::SECRET;
+use secret::{SECRET_ASK, Secrets, keyring};
 
 /// Who owns `caBundle`, as the API server keeps it.
 const FIELD_MANAGER: &str = "imdslet-webhook";
@@ -46,7 +45,6 @@ const FIELD_MANAGER: &str = "imdslet-webhook";
 const CERTIFICATE: &str = "certificate";
 const CA_BUNDLE: &str = "caBundle";
 
-const SECRET_ASK: Ask = Ask { verb: "list", group: "", resource: "secrets", name: Some(SECRET) };
 /// The names that the serving certificate is for: those of the Service, and those by which a person
 /// reaches it (`kubectl port-forward`).
 #[must_use]
@@ -58,60 +56,6 @@ pub fn names(namespace: &str) -> Vec<String> {
         "127.0.0.1".to_owned(),
         "::1".to_owned(),
     ]
-}
-
-/// What keeps the certificate and the `caBundle` from being right.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Trouble {
-    /// The Secret is gone and cannot be made by us.
-    #[error(
-        "Secret {namespace}/{SECRET} does not exist and imdslet's account may not create it; apply \
-         install.yaml again (kubectl apply -f install.yaml), or: kubectl -n {namespace} create \
-         secret generic {SECRET}"
-    )]
-    SecretMissing {
-        /// Our namespace.
-        namespace: String,
-    },
-    /// Nobody has told the API server of us.
-    #[error(
-        "{0} {CONFIGURATION} does not exist; apply install.yaml again (kubectl apply -f \
-         install.yaml)"
-    )]
-    ConfigurationMissing(&'static str),
-    /// The API server did not do what was asked.
-    #[error("{what}: {problem}")]
-    Problem {
-        /// What was being done.
-        what: &'static str,
-        /// Why not.
-        problem: Problem,
-    },
-    /// No certificate can be made.
-    #[error(transparent)]
-    Make(#[from] imdslet_certs::Error),
-    /// A certificate was made that cannot be served.
-    #[error("the certificate cannot be served: {0}")]
-    Serve(String),
-}
-
-impl Trouble {
-    /// Stable name for logs and metrics.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::SecretMissing { .. } => "SecretMissing",
-            Self::ConfigurationMissing(_) => "ConfigurationMissing",
-            Self::Problem { problem, .. } => problem.reason(),
-            Self::Make(_) => "CertificateNotMade",
-            Self::Serve(_) => "CertificateNotServed",
-        }
-    }
-
-    fn of(what: &'static str, problem: Problem) -> Self {
-        Self::Problem { what, problem }
-    }
 }
 
 /// The certificate, as soon as there is one.
@@ -138,9 +82,8 @@ impl<T> From<Option<T>> for Seen<T> {
 
 /// Keeps Secret, `caBundle` and what is shown in agreement.
 pub struct Keeper {
-    secrets: Api<Secret>,
+    secrets: Secrets,
     configurations: [Configuration; 2],
-    namespace: String,
     names: Vec<String>,
     readiness: Readiness,
     first: Option<oneshot::Sender<First>>,
@@ -176,9 +119,8 @@ impl Keeper {
         readiness.set(CERTIFICATE, true, "not read yet");
         readiness.set(CA_BUNDLE, true, "not applied yet");
         Self {
-            secrets: Api::namespaced(client.clone(), &namespace),
+            secrets: Secrets::new(client, namespace),
             configurations: Configured::ALL.map(|of| Configuration::new(of, client)),
-            namespace,
             names,
             readiness,
             first: Some(first),
@@ -193,7 +135,7 @@ impl Keeper {
 
     /// Runs for as long as the program.
     pub async fn run(mut self) -> &'static str {
-        let secrets = watcher::watch_object(self.secrets.clone(), SECRET);
+        let secrets = watcher::watch_object(self.secrets.api.clone(), SECRET);
         let mut secrets = Box::pin(secrets.default_backoff());
         let [mut mutating, mut validating] = self.configurations.each_ref().map(|configuration| {
             let seen = watcher::watch_object(configuration.api.clone(), CONFIGURATION);
@@ -321,7 +263,7 @@ impl Keeper {
     }
 
     /// The keyring of the Secret, once it needs nothing; writes it where it needs something.
-    async fn certificate(&mut self, now: SystemTime) -> Result<Option<(Keyring, Held)>, Trouble> {
+    async fn certificate(&mut self, now: SystemTime) -> Result<Option<(Keyring, Held)>, KeepError> {
         // A write is followed by one more look. More than that is another replica's doing, and what
         // it did comes by the watch.
         for _ in 0..2 {
@@ -346,7 +288,7 @@ impl Keeper {
                     (keyring, reason)
                 }
             };
-            let Some(written) = self.write(secret, &next).await? else {
+            let Some(written) = self.secrets.write(secret, &next).await? else {
                 return Ok(None);
             };
             tracing::info!(secret = SECRET, reason = done, "the Secret has a new certificate");
@@ -355,66 +297,8 @@ impl Keeper {
         Ok(None)
     }
 
-    /// Writes the keyring. `None` if another replica was faster: its result comes by the watch.
-    async fn write(
-        &self,
-        secret: Option<&Secret>,
-        keyring: &Keyring,
-    ) -> Result<Option<Secret>, Trouble> {
-        let what = "cannot write the certificate's Secret";
-        let written = timeout(WRITE_DEADLINE, async {
-            let mut wanted = match secret {
-                Some(secret) => secret.clone(),
-                None => match self.empty_secret().await? {
-                    Some(made) => made,
-                    None => return Ok(None),
-                },
-            };
-            wanted.data = Some(data(keyring));
-            let field_manager = Some(FIELD_MANAGER.to_owned());
-            let params = PostParams { field_manager, dry_run: false };
-            // The resource version that was read goes with it: who comes second is told.
-            self.secrets.replace(SECRET, &params, &wanted).await.map(Some)
-        });
-        match written.await {
-            Err(_) => Err(Trouble::of(what, Problem::late(WRITE_DEADLINE))),
-            Ok(Ok(written)) => Ok(written),
-            Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
-                tracing::info!(reason = "Conflict", "another replica has written the Secret");
-                Ok(None)
-            }
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
-                tracing::info!(
-                    secret = SECRET,
-                    reason = "NotFound",
-                    "the Secret was deleted while it was being written; it is made again"
-                );
-                Ok(None)
-            }
-            Ok(Err(kube::Error::Api(status))) if secret.is_none() && status.code == 403 => {
-                Err(Trouble::SecretMissing { namespace: self.namespace.clone() })
-            }
-            Ok(Err(error)) => {
-                Err(Trouble::of(what, Problem::of(Ask { verb: "update", ..SECRET_ASK }, &error)))
-            }
-        }
-    }
-
-    /// The Secret as install.yaml has it, made by server-side apply: that is the one way to make an
-    /// object for which a right can be confined to its name. Two replicas may both do it, since it
-    /// holds nothing. `None` if another one has filled it by now.
-    async fn empty_secret(&self) -> Result<Option<Secret>, kube::Error> {
-        let wanted = json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
-            "metadata": {"name": SECRET, "labels": {"app.kubernetes.io/part-of": "imdslet"}},
-        });
-        let params = PatchParams::apply(FIELD_MANAGER);
-        let made = self.secrets.patch(SECRET, &params, &Patch::Apply(wanted)).await?;
-        Ok(keyring(Some(&made)).is_empty().then_some(made))
-    }
-
-    fn show(&mut self, keyring: Keyring, held: Held) -> Result<(), Trouble> {
-        let failed = |error: &dyn std::fmt::Display| Trouble::Serve(error.to_string());
+    fn show(&mut self, keyring: Keyring, held: Held) -> Result<(), KeepError> {
+        let failed = |error: &dyn std::fmt::Display| KeepError::Serve(error.to_string());
         if let Some(ends) = held.serving.ends() {
             self.metrics.certificate(ends);
         }
@@ -446,7 +330,7 @@ impl Keeper {
         if problem == Problem::Expired {
             return;
         }
-        let trouble = Trouble::of(what, problem);
+        let trouble = KeepError::of(what, problem);
         if !self.is_trusted || part != CERTIFICATE && part != CA_BUNDLE {
             self.report(part, &trouble);
         } else if self.failed.replace(trouble.reason()) != Some(trouble.reason()) {
@@ -455,7 +339,7 @@ impl Keeper {
     }
 
     /// Once the API server has trusted us, trouble is a warning: what is shown is still right.
-    fn report(&self, part: &'static str, trouble: &Trouble) {
+    fn report(&self, part: &'static str, trouble: &KeepError) {
         let blocks = !self.is_trusted && (part == CERTIFICATE || part == CA_BUNDLE);
         if self.readiness.set(part, blocks, &trouble.to_string()) {
             tracing::error!(
@@ -464,24 +348,6 @@ impl Keeper {
             );
         }
     }
-}
-
-/// What the Secret holds; a text that is missing or no text is empty.
-fn keyring(secret: Option<&Secret>) -> Keyring {
-    let data = secret.and_then(|secret| secret.data.as_ref());
-    let text = |key: &str| {
-        let bytes = data.and_then(|data| data.get(key)).map(|value| value.0.clone());
-        String::from_utf8(bytes.unwrap_or_default()).unwrap_or_else(|_| "(not text)".to_owned())
-    };
-    let [certificate, key, authorities, authority_key] = Keyring::KEYS.map(text);
-    Keyring { certificate, key, authorities, authority_key }
-}
-
-fn data(keyring: &Keyring) -> BTreeMap<String, ByteString> {
-    let Keyring { certificate, key, authorities, authority_key } = keyring;
-    let texts = [certificate, key, authorities, authority_key];
-    let bytes = texts.map(|text| ByteString(text.clone().into_bytes()));
-    Keyring::KEYS.map(str::to_owned).into_iter().zip(bytes).collect()
 }
 
 #[cfg(test)]

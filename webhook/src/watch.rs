@@ -4,7 +4,6 @@
 //! `kube::runtime::watcher` does not tell when a watch that failed works again, and a kind in which
 //! nothing happens would then look stale for ever.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,14 +11,11 @@ use std::time::Duration;
 use futures::StreamExt;
 use imdslet_core::hold::{Definition, Trust};
 use imdslet_core::index::Change;
-use imdslet_core::names::{CLASS_GROUP, CLASS_KIND, GROUP};
-use imdslet_core::objects::{Kind, Object};
+use imdslet_core::objects::Object;
 use kube::Client;
 use kube::api::{ListParams, Request, WatchEvent, WatchParams};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::DefaultBackoff;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -33,6 +29,11 @@ use crate::problem::{Ask, Problem};
 use crate::readiness::Readiness;
 
 mod definition;
+mod sent;
+mod source;
+
+use sent::{Page, Sent, Whole};
+use source::{SOURCES, Source};
 
 /// Changes that are taken together, if so many are there.
 const TOGETHER: usize = 256;
@@ -43,44 +44,6 @@ const PAGE: u32 = 100;
 /// A watch that ends sooner than this counts as a failure when it comes to how soon the next one
 /// starts: a proxy that cuts connections must not make a busy loop.
 const SHORT_LIVED: Duration = Duration::from_secs(5);
-
-/// A kind, and where the API server has it.
-#[derive(Clone, Copy)]
-struct Source {
-    kind: Kind,
-    /// As [`Kind`] prints it.
-    name: &'static str,
-    group: &'static str,
-    resource: &'static str,
-    /// Somebody else defines it, and may not have: it is done without where it cannot be read.
-    is_optional: bool,
-}
-
-const SOURCES: [Source; 6] = [
-    source(Kind::AzureIdentity, "AzureIdentity", GROUP, "azureidentities"),
-    source(Kind::AzureIdentityBinding, "AzureIdentityBinding", GROUP, "azureidentitybindings"),
-    source(
-        Kind::AzurePodIdentityException,
-        "AzurePodIdentityException",
-        GROUP,
-        "azurepodidentityexceptions",
-    ),
-    source(Kind::Namespace, "Namespace", "", "namespaces"),
-    source(Kind::LimitRange, "LimitRange", "", "limitranges"),
-    Source {
-        is_optional: true,
-        ..source(Kind::SecretProviderClass, CLASS_KIND, CLASS_GROUP, "secretproviderclasses")
-    },
-];
-
-const fn source(
-    kind: Kind,
-    name: &'static str,
-    group: &'static str,
-    resource: &'static str,
-) -> Source {
-    Source { kind, name, group, resource, is_optional: false }
-}
 
 /// Watches every kind that decisions read, and tells `events`. [`Event::Synced`] comes when each
 /// has been listed once; until then each that has not been blocks `readiness`.
@@ -402,68 +365,6 @@ impl Follower {
             group => format!("/apis/{group}/v1/{}", self.source.resource),
         })
     }
-}
-
-/// A page of a list.
-#[derive(Deserialize)]
-struct Page {
-    #[serde(default)]
-    metadata: PageMetadata,
-    /// An empty list of Go is `null` now and then.
-    items: Option<Vec<Sent>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct PageMetadata {
-    resource_version: String,
-    #[serde(rename = "continue")]
-    continue_token: String,
-}
-
-/// An object as far as decisions may read it. What is not named here, `managedFields` and `status`
-/// above all, is skipped while it is parsed.
-#[derive(Clone, Deserialize, Serialize)]
-struct Sent {
-    metadata: Metadata,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    spec: Option<Value>,
-}
-
-#[derive(Clone, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Metadata {
-    name: String,
-    #[serde(default)]
-    namespace: String,
-    #[serde(default)]
-    resource_version: String,
-    #[serde(default, skip_serializing)]
-    creation_timestamp: Option<String>,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-    #[serde(default)]
-    uid: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    owner_references: Vec<Owner>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    deletion_timestamp: Option<String>,
-}
-
-#[derive(Clone, Deserialize, Serialize)]
-struct Owner {
-    uid: String,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Whole {
-    api_version: String,
-    kind: &'static str,
-    #[serde(flatten)]
-    sent: Sent,
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
-use super::{CA_BUNDLE, FIELD_MANAGER, Seen, Trouble};
+use super::{CA_BUNDLE, FIELD_MANAGER, KeepError, Seen};
 use crate::config::{RECHECK, WRITE_DEADLINE};
 use crate::problem::{Ask, Problem};
 
@@ -109,10 +109,10 @@ impl Configuration {
         &mut self,
         authorities: &str,
         now: SystemTime,
-    ) -> Result<Told, Trouble> {
+    ) -> Result<Told, KeepError> {
         let configuration = match &self.seen {
             Seen::Unknown => return Ok(Told::NotYet(RECHECK)),
-            Seen::Missing => return Err(Trouble::ConfigurationMissing(self.of.kind())),
+            Seen::Missing => return Err(KeepError::ConfigurationMissing(self.of.kind())),
             Seen::Is(configuration) => configuration,
         };
         let more = self.more.take().filter(|(ours, _)| ours == authorities);
@@ -138,8 +138,8 @@ impl Configuration {
         let patch = Patch::Json::<()>(patch);
         let applied = self.api.patch(CONFIGURATION, &params, &patch);
         match timeout(WRITE_DEADLINE, applied).await {
-            Err(_) => Err(Trouble::of(what, Problem::late(WRITE_DEADLINE))),
-            Ok(Err(error)) => Err(Trouble::of(what, Problem::of(self.of.ask("patch"), &error))),
+            Err(_) => Err(KeepError::of(what, Problem::late(WRITE_DEADLINE))),
+            Ok(Err(error)) => Err(KeepError::of(what, Problem::of(self.of.ask("patch"), &error))),
             Ok(Ok(configuration)) => {
                 let left = bundles(&configuration.data, authorities, false, now);
                 self.seen = Seen::Is(configuration);

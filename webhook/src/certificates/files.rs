@@ -24,7 +24,7 @@ const AUTHORITIES_FILE: &str = "ca.crt";
 /// Why the files cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Trouble {
+pub enum FilesError {
     /// One cannot be read.
     #[error(
         "{path} cannot be read ({cause}); mount a folder with {CERTIFICATE_FILE} and {KEY_FILE} at --tls-dir"
@@ -45,7 +45,7 @@ pub enum Trouble {
     },
 }
 
-impl Trouble {
+impl FilesError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => "CertificateUnreadable",
@@ -115,9 +115,9 @@ impl Files {
     }
 
     /// Shows what the files hold now. A warning where that is shown although it looks wrong.
-    fn look(&mut self, now: SystemTime) -> Result<Option<String>, Trouble> {
+    fn look(&mut self, now: SystemTime) -> Result<Option<String>, FilesError> {
         let pair = read(&self.dir)?;
-        let unusable = |cause: &dyn std::fmt::Display| Trouble::Unusable {
+        let unusable = |cause: &dyn std::fmt::Display| FilesError::Unusable {
             dir: self.dir.clone(),
             cause: cause.to_string(),
         };
@@ -169,7 +169,7 @@ fn warning(
 }
 
 /// Reads the files, all of one writing: the kubelet turns `..data` from one folder to the next.
-fn read(dir: &Path) -> Result<Pair, Trouble> {
+fn read(dir: &Path) -> Result<Pair, FilesError> {
     let dir = match fs::read_link(dir.join("..data")) {
         Ok(data) => dir.join(data),
         Err(_) => dir.to_owned(),
@@ -179,7 +179,8 @@ fn read(dir: &Path) -> Result<Pair, Trouble> {
         fs::read_to_string(&path).map_err(|error| (path, error))
     };
     let needed = |name: &str| {
-        file(name).map_err(|(path, error)| Trouble::Unreadable { path, cause: error.to_string() })
+        file(name)
+            .map_err(|(path, error)| FilesError::Unreadable { path, cause: error.to_string() })
     };
     Ok(Pair {
         certificate: needed(CERTIFICATE_FILE)?,

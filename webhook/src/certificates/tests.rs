@@ -1,9 +1,11 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use imdslet_certs::{Fault, Unusable};
-use serde_json::Value;
+use k8s_openapi::ByteString;
+use serde_json::{Value, json};
 
 use super::configuration::{Bundles, bundles};
+use super::secret::data;
 use super::*;
 
 mod keeping;

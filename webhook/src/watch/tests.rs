@@ -1,11 +1,12 @@
 //! Against an API server that answers by a script, on a clock that runs when nothing else does.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 
 use http::{Request as HttpRequest, Response};
+use imdslet_core::objects::Kind;
 use kube::client::Body;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
