@@ -1,8 +1,8 @@
 //! The listening sockets and the connections that they accept.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,8 +22,7 @@ use writes::TimedWrites;
 mod writes;
 
 /// Azure's metadata service, in link-local mode.
-const LINK_LOCAL: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
+const LINK_LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
 
 /// Connections that are served at a time, over all sockets. Others wait in the kernel's backlog.
 pub(crate) const CONNECTIONS: usize = 256;
@@ -39,11 +38,34 @@ const LARGEST_HEAD: usize = 16 * 1024;
 /// file descriptors: at once would be a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Who is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clients {
+    /// The pod's own programs. That a socket has an address of the loopback interface is not enough:
+    /// the kernel takes a packet for any of its addresses on any interface, and refuses those from
+    /// outside for 127.0.0.0/8 and `::1` alone. For 169.254.169.254 a neighbour needs but a route.
+    Pod,
+    /// Whoever reaches the port.
+    Anybody,
+}
+
+impl Clients {
+    /// Whether a connection from `client` to the pod's address `here` is served. A program of the pod
+    /// that asks for an address of the loopback interface has such a one itself: by default that same
+    /// one.
+    fn has(self, client: IpAddr, here: IpAddr) -> bool {
+        self == Self::Anybody || client.is_loopback() || client == here
+    }
+}
+
 /// What the accept loops share.
 #[derive(Clone)]
 pub(crate) struct Service {
     router: Router,
     stop: CancellationToken,
+    clients: Clients,
+    /// Somebody who is not served is told of once: a line for each would be his to write.
+    told: Arc<Once>,
     connections: TaskTracker,
     places: Arc<Semaphore>,
 }
@@ -113,10 +135,16 @@ fn is_without_ipv6(error: &io::Error) -> bool {
 }
 
 impl Service {
-    /// Serves `router` until `stop`, to so many connections at a time.
-    pub(crate) fn new(router: Router, stop: CancellationToken, connections: usize) -> Self {
+    /// Serves `router` to `clients` until `stop`, over so many connections at a time.
+    pub(crate) fn new(
+        router: Router,
+        stop: CancellationToken,
+        clients: Clients,
+        connections: usize,
+    ) -> Self {
         let places = Arc::new(Semaphore::new(connections));
-        Self { router, stop, connections: TaskTracker::new(), places }
+        let (told, connections) = (Arc::new(Once::new()), TaskTracker::new());
+        Self { router, stop, clients, told, connections, places }
     }
 
     /// Accepts connections until told to stop.
@@ -157,8 +185,18 @@ impl Service {
         listener: &TcpListener,
     ) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
-        let (stream, _) = listener.accept().await?;
-        Ok((stream, place))
+        loop {
+            let (stream, client) = listener.accept().await?;
+            let here = stream.local_addr()?;
+            if self.clients.has(client.ip(), here.ip()) {
+                return Ok((stream, place));
+            }
+            self.told.call_once(|| {
+                let note =
+                    "somebody outside this pod, who was not served; later ones are not told of";
+                tracing::warn!(%client, %here, reason = "ForeignClient", note, "connection closed");
+            });
+        }
     }
 
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
@@ -193,7 +231,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", get(|| async { "answer" }));
-        let service = Service::new(router, CancellationToken::new(), CONNECTIONS);
+        let service = Service::new(router, CancellationToken::new(), Clients::Pod, CONNECTIONS);
         // It ends when the set is dropped.
         let mut accepting = tokio::task::JoinSet::new();
         accepting.spawn(service.accept(listener));
@@ -239,6 +277,27 @@ mod tests {
         assert_eq!((address, error.kind()), (taken, io::ErrorKind::AddrInUse));
     }
 
+    #[test]
+    fn who_is_not_of_the_pod_is_served_metrics_alone() {
+        for (client, here, is_of_the_pod) in [
+            ("127.0.0.1", "127.0.0.1", true),
+            // Envoy passes on what it has received from another address of the loopback.
+            ("127.0.0.6", "127.0.0.1", true),
+            ("::1", "::1", true),
+            ("169.254.169.254", "169.254.169.254", true),
+            ("127.0.0.1", "169.254.169.254", true),
+            ("10.244.0.1", "169.254.169.254", false),
+            ("169.254.1.1", "169.254.169.254", false),
+            // Where a node routes its loopback (`route_localnet`).
+            ("10.244.0.1", "127.0.0.1", false),
+            ("fe80::1", "::1", false),
+        ] {
+            let (client, here) = (client.parse().unwrap(), here.parse().unwrap());
+            assert_eq!(Clients::Pod.has(client, here), is_of_the_pod, "{client} to {here}");
+            assert!(Clients::Anybody.has(client, here));
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn slow_idle_and_talkative_clients_are_cut() {
         let (answer, after) = cut("GET / HT").await;
@@ -257,7 +316,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", get(|| async { "answer" }));
-        let service = Service::new(router, CancellationToken::new(), 2);
+        let service = Service::new(router, CancellationToken::new(), Clients::Pod, 2);
         let mut accepting = tokio::task::JoinSet::new();
         accepting.spawn(service.accept(listener));
         let connected = || async {
@@ -287,7 +346,7 @@ mod tests {
     async fn read_slowly(pause: Duration, chunk: usize) -> (String, Duration) {
         let (mut client, stream) = tokio::io::duplex(64);
         let router = Router::new().route("/", get(|| async { "answer ".repeat(100) }));
-        let service = Service::new(router, CancellationToken::new(), CONNECTIONS);
+        let service = Service::new(router, CancellationToken::new(), Clients::Pod, CONNECTIONS);
         let began = Instant::now();
         let served = async {
             service.serve(stream).await;

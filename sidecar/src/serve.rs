@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::config::{Config, GRACE};
-use crate::listener::{CONNECTIONS, SCRAPES, Service, bind, bind_all};
+use crate::listener::{CONNECTIONS, Clients, SCRAPES, Service, bind, bind_all};
 use crate::server::{Endpoint, metrics_router, router};
 use crate::source::Now;
 use crate::sources::Sources;
@@ -83,8 +83,8 @@ pub async fn serve(args: ServeArgs, config: Config, turns: Turns) -> Result<(), 
         }
     })?;
     let stop = CancellationToken::new();
-    let service = Service::new(router(endpoint.clone()), stop.clone(), CONNECTIONS);
-    let scrapes = Service::new(metrics_router(endpoint), stop.clone(), SCRAPES);
+    let service = Service::new(router(endpoint.clone()), stop.clone(), Clients::Pod, CONNECTIONS);
+    let scrapes = Service::new(metrics_router(endpoint), stop.clone(), Clients::Anybody, SCRAPES);
     let mut accepting = JoinSet::new();
     for listener in listeners {
         if let Ok(addr) = listener.local_addr() {

@@ -1,11 +1,16 @@
 """Link-local mode: what the init container does to a network namespace, and what it refuses."""
 
+import os
+import socket
 import subprocess
+import threading
 
 from pod import PROGRAMS, UID, run
 
 ANNOTATIONS = {"imdslet.dev/endpoint": "link-local"}
 IMDS = "http://169.254.169.254/metadata/identity/oauth2/token"
+# curl's exit codes where a connection is closed without an answer.
+CURL_EMPTY, CURL_RESET = 52, 56
 QUERY = "api-version=2018-02-01&resource=https://vault.azure.net"
 
 
@@ -108,6 +113,49 @@ def the_header_of_app_service_is_still_checked(pod):
         assert status == expected, body
 
 
+def it_serves_nobody_outside_the_pod(pod):
+    """A neighbour on the pod's link needs but a route to reach an address of the pod's loopback."""
+    name = f"neighbour-{os.getpid()}"
+    here, there = "10.79.0.1", "10.79.0.2"
+    neighbour = subprocess.Popen(["setpriv", "--pdeathsig=KILL", "unshare", "--net", "sh", "-c", "echo up; exec sleep 60"],
+                                 stdout=subprocess.PIPE, text=True)
+    try:
+        assert neighbour.stdout.readline() == "up\n"
+        inside = ["nsenter", f"--net=/proc/{neighbour.pid}/ns/net"]
+        for command in (
+            ["ip", "link", "add", name[:15], "type", "veth", "peer", "name", "pod0", "netns", str(neighbour.pid)],
+            ["ip", "address", "add", f"{here}/30", "dev", name[:15]],
+            ["ip", "link", "set", name[:15], "up"],
+            [*inside, "ip", "address", "add", f"{there}/30", "dev", "pod0"],
+            [*inside, "ip", "link", "set", "pod0", "up"],
+            [*inside, "ip", "route", "add", "169.254.169.254/32", "via", here],
+        ):
+            subprocess.run(command, check=True)
+        curl = [*inside, "curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", "10", "--header", "Metadata: true"]
+        # Another server at the address shows that the way leads there.
+        with socket.create_server(("169.254.169.254", 8080)) as other:
+            answer = threading.Thread(target=answer_once, args=(other,))
+            answer.start()
+            reached = subprocess.run([*curl, "http://169.254.169.254:8080/"], capture_output=True, text=True)
+            answer.join()
+        assert (reached.returncode, reached.stdout) == (0, "reached"), reached
+        asked = subprocess.run([*curl, f"{IMDS}?{QUERY}"], capture_output=True, text=True)
+    finally:
+        neighbour.kill()
+        neighbour.wait()
+    assert asked.returncode in (CURL_EMPTY, CURL_RESET) and not asked.stdout, asked
+    assert '"reason":"ForeignClient"' in pod.log.read_text(), pod.log.read_text()
+    it_answers_at_the_address(pod)
+
+
+def answer_once(server):
+    server.settimeout(10)
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\nreached")
+
+
 # In this order: each one finds what the one before has left.
 TESTS = [
     the_app_gets_no_variable_of_an_endpoint,
@@ -122,6 +170,7 @@ TESTS = [
     it_refuses_what_a_browser_or_a_proxy_sends,
     it_tells_its_state_on_the_loopback_only,
     the_header_of_app_service_is_still_checked,
+    it_serves_nobody_outside_the_pod,
 ]
 
 
