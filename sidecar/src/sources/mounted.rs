@@ -1,14 +1,16 @@
 //! A Secret of types 1 and 2, as the kubelet mounts it.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
 
 use http::StatusCode;
 use imdslet_core::contract::PodIdentity;
 use imdslet_core::id::is_object_name;
 use imdslet_core::serve::ServeArgs;
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 /// The largest Secret that Kubernetes has, in bytes; a sidecar must not read more than that.
@@ -133,36 +135,53 @@ fn content(dir: &Path) -> io::Result<Content> {
     }
 }
 
-/// Where there is no `..data`, as where somebody runs the sidecar by hand, the files are in `dir`.
+/// The folder beside `..data` to which that leads, as the kubelet makes it. Where there is no such
+/// link, as where somebody runs the sidecar by hand, the files are in `dir`.
 fn generation(dir: &Path) -> io::Result<PathBuf> {
     match fs::read_link(dir.join("..data")) {
-        Ok(generation) => Ok(dir.join(generation)),
+        Ok(generation) => match generation.components().collect::<Vec<_>>()[..] {
+            [Component::Normal(folder)] => Ok(dir.join(folder)),
+            _ => Err(io::Error::other("its ..data leads out of the volume")),
+        },
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(dir.to_owned()),
         Err(error) => Err(error),
     }
 }
 
+/// Below a generation the kubelet writes plain files. What is a link there, a pipe or a device, is
+/// no key of a Secret.
 fn files(dir: &Path) -> io::Result<Content> {
     let mut content = Content::new();
-    let mut total = 0;
+    let mut left = LARGEST;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let path = entry.path();
-        let metadata = fs::metadata(&path)?;
         // No key can be called `..something`: those are the kubelet's own.
-        let (Ok(key), true) = (entry.file_name().into_string(), metadata.is_file()) else {
+        let (Ok(key), true) = (entry.file_name().into_string(), entry.file_type()?.is_file())
+        else {
             continue;
         };
         if key.starts_with("..") {
             continue;
         }
-        total += metadata.len();
-        if total > LARGEST {
-            return Err(io::Error::other("it has more than 1 MiB"));
-        }
-        content.insert(key, Zeroizing::new(fs::read(&path)?));
+        let value = read(&entry.path(), left)?;
+        left -= value.len() as u64;
+        content.insert(key, value);
     }
     Ok(content)
+}
+
+/// A file of `most` bytes at most, which is no link, also if it has become one.
+fn read(path: &Path, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let length = file.metadata()?.len();
+    if length > most {
+        return Err(io::Error::other("it has more than 1 MiB"));
+    }
+    // In one place from the start: what moves leaves behind what nobody clears.
+    let mut value = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or_default()));
+    file.take(length).read_to_end(&mut value)?;
+    Ok(value)
 }
 
 #[cfg(test)]
@@ -215,6 +234,47 @@ mod tests {
             let told = (fault.status().as_u16(), fault.reason());
             assert_eq!(told, (400, "SecretNotMounted"), "{secret:?}");
         }
+    }
+
+    #[test]
+    fn links_lead_nowhere_but_from_data_to_a_folder_beside_it() {
+        let link = |to: &str, from: &Path| std::os::unix::fs::symlink(to, from).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("outside"), "another's").unwrap();
+        let dir = root.path().join("azure-sp");
+        fs::create_dir(&dir).unwrap();
+        project(&dir, "..1", &[("k", "v")]);
+        for (name, to) in [
+            ("leads-out", "../../outside"),
+            ("absolute", "/proc/self/environ"),
+            ("dangling", "nowhere"),
+            ("device", "/dev/zero"),
+            ("folder", ".."),
+            ("itself", "itself"),
+            ("within", "k"),
+        ] {
+            link(to, &dir.join("..1").join(name));
+        }
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            dir.join("..1/pipe"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        assert_eq!(read(root.path(), Some("azure-sp")).ok().unwrap().keys(), ["k"]);
+
+        for to in ["/", "..", "../azure-sp/..1", "..1/..", "../../azure-sp", "/proc/self"] {
+            fs::remove_file(dir.join("..data")).unwrap();
+            link(to, &dir.join("..data"));
+            let fault = read(root.path(), Some("azure-sp")).err().unwrap();
+            assert_eq!(fault.reason(), "SecretUnreadable", "{to}: {fault}");
+            assert!(fault.to_string().contains("leads out of the volume"), "{to}: {fault}");
+        }
+        // One that could be read and is a link by the time that it is opened.
+        assert!(fs::symlink_metadata(dir.join("k")).unwrap().is_symlink());
+        super::read(&dir.join("k"), LARGEST).unwrap_err();
     }
 
     #[test]
