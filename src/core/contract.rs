@@ -5,8 +5,15 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The format number that this release writes and understands.
+/// The format number that this release writes and understands. A sidecar reads its own and those
+/// before it.
 pub const FORMAT: u32 = 1;
+
+/// Whether a sidecar reads what this release writes: the annotation `imdslet.dev/version` of its pod
+/// has the format that it was made with, a newer one where a release was rolled back.
+pub(crate) fn is_read_by(version: &str) -> bool {
+    version.parse().is_ok_and(|format: u32| format >= FORMAT)
+}
 
 /// The identities of one pod. The first one answers requests that name none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

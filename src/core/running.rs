@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::contract::{FORMAT, PodIdentities};
+use crate::contract::{FORMAT, PodIdentities, is_read_by};
 use crate::names::{BINDING_TOKEN_FILE, IDENTITIES, MIRROR_POD, SIDECAR, VERSION};
 use crate::pod::{Container, List, PodView, Unreadable};
 use crate::reserved::own_sidecar;
@@ -110,7 +110,7 @@ impl RunningPod {
         let own = own_sidecar(&pod).ok().flatten();
         let (list, _, sidecar) = own.ok_or_else(|| lacks(LeaveAlone::NoSidecar))?;
         let version = pod.annotation(VERSION);
-        if version != Some(FORMAT.to_string().as_str()) {
+        if !version.is_some_and(is_read_by) {
             return Err(lacks(LeaveAlone::Version(version.map(str::to_owned))));
         }
         Ok(Self {
@@ -275,7 +275,8 @@ mod tests {
             ("/status/phase", json!("Succeeded"), "Ended"),
             ("/status/phase", json!("Failed"), "Ended"),
             ("/metadata/deletionTimestamp", json!("2026-01-01T00:00:00Z"), "BeingDeleted"),
-            ("/metadata/annotations/imdslet.dev~1version", json!("2"), "Version"),
+            ("/metadata/annotations/imdslet.dev~1version", json!("0"), "Version"),
+            ("/metadata/annotations/imdslet.dev~1version", json!("x"), "Version"),
             ("/metadata/annotations/imdslet.dev~1version", json!(null), "Version"),
             ("/spec", json!("x"), "Unreadable"),
         ];
@@ -291,6 +292,18 @@ mod tests {
                 let left = RunningPod::read(&pod.to_string()).unwrap_err();
                 assert_eq!(left, LeaveAlone::NotOptedIn, "{path}");
             }
+        }
+    }
+
+    #[test]
+    fn a_pod_of_a_newer_release_is_kept_right_after_a_rollback() {
+        let mut pod = usual();
+        for version in ["1", "2", "10"] {
+            pod["metadata"]["annotations"]["imdslet.dev/version"] = json!(version);
+            // What a newer release says may be nothing that this one reads.
+            pod["metadata"]["annotations"]["imdslet.dev/identities"] = json!(r#"{"version":2}"#);
+            let running = RunningPod::read(&pod.to_string()).unwrap();
+            assert_eq!((running.selector.as_str(), running.is_bound()), ("db", false), "{version}");
         }
     }
 

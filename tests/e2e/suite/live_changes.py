@@ -6,6 +6,7 @@ import time
 from cluster import DEPLOYMENTS
 from harness import SYSTEM, container, scenario, test
 from kube import Refused
+from policies import CONTROLLER
 
 
 def held(t, pod="app"):
@@ -58,6 +59,18 @@ def the_next_request_is_refused_once_the_binding_is_gone(t):
     assert refusal["status"] == 400, refusal
     assert "AzureIdentityBinding" in str(refusal["body"]), refusal
     assert after < 5, "too late"
+
+
+@test
+def a_pod_of_a_newer_release_is_revoked_after_a_rollback(t):
+    """Its sidecar reads a newer format, which says nothing against the older one."""
+    t.bound()
+    t.pod(containers=[container("loop")])
+    t.verified()
+    newer = {"metadata": {"annotations": {"imdslet.dev/version": "2"}}}
+    t.api.patch("Pod", t.namespace, "app", newer, None, CONTROLLER)
+    t.api.delete("AzureIdentityBinding", t.namespace, "binding")
+    assert refusal_after(t, time.time())["status"] == 400
 
 
 @test

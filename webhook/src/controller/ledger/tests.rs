@@ -258,7 +258,7 @@ fn a_pod_that_should_have_a_sidecar_is_told_once_however_often_all_are_listed() 
 #[test]
 fn a_pod_whose_sidecar_reads_another_format_is_told_to_be_created_anew() {
     let mut bench = Bench::new(bound());
-    for (uid, version) in [("1", Some("0")), ("2", Some("2")), ("3", Some("x")), ("4", None)] {
+    for (uid, version) in [("1", Some("0")), ("2", Some("x")), ("3", None)] {
         let version = LeaveAlone::Version(version.map(str::to_owned));
         let seen = || Seen { pod: Err(version.clone()), ..seen(uid, 1, HELD) };
         assert_eq!(bench.see(seen()), Some("RecreateToInject"), "{version}");
