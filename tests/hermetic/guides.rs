@@ -53,6 +53,19 @@ fn run(block: &str) -> Ended {
 }
 
 #[test]
+fn readme_installs_as_the_guide_does() {
+    let read = |path| fs::read_to_string(root().join(path)).unwrap();
+    let (readme, guide) = (read("README.md"), read("docs/guides/operator.md"));
+    let section = |page: &str| page.split_once("## Install\n").unwrap().1.to_owned();
+    let (_, short) = blocks(&section(&readme))[0];
+    let (said, long) = blocks(&section(&guide))[0];
+    assert!(said.starts_with("sh e2e="), "a test runs the guide's");
+    assert!(short.contains(long), "{short}{long}");
+    let built = short.lines().filter(|line| line.starts_with("manifests/"));
+    assert!(built.into_iter().all(|script| root().join(script).is_file()), "{short}");
+}
+
+#[test]
 fn each_command_of_the_guides_is_run_by_a_test() {
     let suite: String =
         texts(&root().join("tests/e2e/suite"), ".py").into_iter().map(|(_, text)| text).collect();

@@ -1,5 +1,6 @@
 //! The patch for each shape of a pod: a snapshot for the reader, and the rules that all keep.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +60,16 @@ fn what_is_added_passes_restricted_pod_security() {
         let kinds = volume.as_object().unwrap().keys().filter(|key| *key != "name");
         assert!(kinds.into_iter().all(|kind| ["projected", "secret"].contains(&kind.as_str())));
     }
+}
+
+#[test]
+fn each_pod_is_where_the_fuzzer_begins() {
+    let names = |dir: &Path| -> BTreeSet<_> {
+        let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        files.map(|file| file.file_stem().unwrap().to_owned()).collect()
+    };
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/admission_review");
+    assert_eq!(names(&seeds), names(&pods()));
 }
 
 fn pods() -> PathBuf {

@@ -46,6 +46,10 @@ fn the_version_is_one_everywhere() {
         let text = read(path);
         assert!(tags(&text).iter().all(|tag| *tag == VERSION), "{path}: {:?}", tags(&text));
     }
+    for path in ["Cargo.lock", "tests/fuzz/Cargo.lock"] {
+        let (lock, ours) = (read(path), "name = \"imdslet-core\"\nversion = ");
+        assert!(lock.contains(&format!("{ours}\"{VERSION}\"")), "{path}: cargo update --workspace");
+    }
 }
 
 /// The first column of the table below `heading`, in which `VERSION` stands for this one.

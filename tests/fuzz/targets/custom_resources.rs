@@ -43,6 +43,7 @@ fuzz_target!(|bytes: &[u8]| {
         && let Outcome::Injected { patch, .. } = admission.outcome
     {
         let mut pod: Value = serde_json::from_str(POD).expect("JSON");
-        json_patch::patch(&mut pod, &patch.operations().expect("a JSON patch")).expect("the patch applies");
+        json_patch::patch(&mut pod, &patch.operations().expect("a JSON patch"))
+            .expect("the patch applies");
     }
 });
