@@ -56,9 +56,9 @@ fn run(block: &str) -> Ended {
 fn readme_installs_as_the_guide_does() {
     let read = |path| fs::read_to_string(root().join(path)).unwrap();
     let (readme, guide) = (read("README.md"), read("docs/guides/operator.md"));
-    let section = |page: &str| page.split_once("## Install\n").unwrap().1.to_owned();
-    let (_, short) = blocks(&section(&readme))[0];
-    let (said, long) = blocks(&section(&guide))[0];
+    let install = |page| blocks(str::split_once(page, "## Install\n").unwrap().1)[0];
+    let (_, short) = install(&readme);
+    let (said, long) = install(&guide);
     assert!(said.starts_with("sh e2e="), "a test runs the guide's");
     assert!(short.contains(long), "{short}{long}");
     let built = short.lines().filter(|line| line.starts_with("manifests/"));

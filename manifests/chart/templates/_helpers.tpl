@@ -173,6 +173,9 @@ spec:
               valueFrom:
                 fieldRef:
                   fieldPath: metadata.namespace
+            # What the allocator has no use for is the node's again at once, such as the room of a long list.
+            - name: MIMALLOC_PURGE_DELAY
+              value: "0"
             {{- if and $isWebhook (ne (int $values.port) 8443) }}
             - name: IMDSLET_LISTEN
               value: 0.0.0.0:{{ int $values.port }}
