@@ -13,7 +13,7 @@ use imdslet::inject::inject as inject_all;
 use imdslet::live::{Access, Cluster, LiveError};
 use imdslet::migrate::{self, MigrateArgs};
 
-use super::{NO, UNKNOWN, complain, print};
+use super::{NO, UNKNOWN, complain, print, print_by};
 
 pub(super) fn inject(args: InjectArgs) -> anyhow::Result<u8> {
     let settings = args.settings.read()?;
@@ -74,8 +74,7 @@ pub(super) fn migrate(mut args: MigrateArgs) -> anyhow::Result<u8> {
     let settings = args.settings.read()?;
     let issuer = issuer.context("the issuer is not known; name it by --issuer")?;
     let plan = migrate::plan(dump.objects(), &settings, &issuer, &args.namespace)?;
-    let text = plan.write(args.output);
-    print(text.as_bytes())?;
+    print_by(|out| plan.write_to(out, args.output))?;
     for migrate::Decision { reason, object, message } in &plan.decisions {
         complain(&format!("decide: {object}: {}: {message}", reason.as_str()));
     }

@@ -86,8 +86,13 @@ fn run_become(args: &BecomeArgs) -> anyhow::Result<u8> {
 /// Writes an answer. Whoever closes the pipe, as `head` does, has seen enough of it: what is said on
 /// standard error and the exit code are as they would be.
 fn print(text: &[u8]) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
+    print_by(|out| out.write_all(text))
+}
+
+/// The same of an answer that `write` writes piece by piece.
+fn print_by(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("cannot write to standard output"),
     }

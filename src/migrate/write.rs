@@ -7,6 +7,7 @@ mod steps;
 mod terraform;
 
 use std::collections::BTreeMap;
+use std::io;
 
 use super::Plan;
 use crate::emulator::FederatedCredential;
@@ -30,6 +31,19 @@ pub enum Format {
 }
 
 impl Plan {
+    /// Writes the plan, that of a large cluster without having it as text too.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn write_to(&self, out: &mut dyn io::Write, format: Format) -> io::Result<()> {
+        if format != Format::Json {
+            return out.write_all(self.write(format).as_bytes());
+        }
+        serde_json::to_writer_pretty(&mut *out, self)?;
+        out.write_all(b"\n")
+    }
+
     /// The plan as text.
     #[must_use]
     pub fn write(&self, format: Format) -> String {
