@@ -29,8 +29,9 @@ def main(figures, picture):
                 continue
             times, values = zip(*((at - end, float(value)) for at, value in line["values"]))
             axis.plot(times, values, label=legend, linewidth=1)
-        axis.margins(y=0.2)
-        axis.set_ylim(bottom=0)
+        # Above the highest, so that a line that stays where it is can be told from the edge.
+        highest = max((value for line in axis.lines for value in line.get_ydata() if value == value), default=0)
+        axis.set_ylim(0, 1.25 * highest or 1)
         axis.tick_params(labelsize=6)
         if axis.lines:
             axis.legend(fontsize=5, loc="upper left")

@@ -80,6 +80,11 @@ class Entra:
         })
         self.ask("PUT", "_emulator/config", self.config())
 
+    def distrust(self, client_id):
+        """Takes the federated credentials of an application away."""
+        self.credentials = [one for one in self.credentials if one["clientId"] != client_id]
+        self.ask("PUT", "_emulator/config", self.config())
+
     def know(self, client_id, **proofs):
         """Makes an application that proves itself by its secrets and certificates alone, or changes these."""
         if client_id not in self.clients:

@@ -13,10 +13,18 @@ import urllib.request
 
 from cluster import ROOT
 from harness import SYSTEM, container, test
+from scenarios import another
 
 HEALTH, METRICS = 8080, 9464
-# What a healthy cluster without Secrets Store volumes has nothing of.
-QUIET = ("imdslet_snapshot_held) == 1", "imdslet_classes_written_total", "refused|unanswered")
+# What a cluster without Secrets Store volumes, whose objects do not vanish, has nothing of.
+QUIET = ("imdslet_snapshot_held) == 1", "imdslet_classes_written_total")
+# Tokens that are fetched anew every few seconds, so that there are fetches to be seen, of several resources: each of
+# them is tried again by itself, later and later, once it is refused.
+RESOURCES = ("vault.azure.net", "management.azure.com", "storage.azure.com", "graph.microsoft.com")
+ANEW = "loop --resource=https://{}&bypass_cache=true&client_id={}"
+# What the test brings about, and no other alert may be of.
+TROUBLES = {"ImdsletAdmissionsRefused", "ImdsletTokensFail"}
+ROUNDS = 12
 SERIES = re.compile(r"\bimdslet_\w+")
 
 
@@ -57,7 +65,7 @@ class Passing:
 
 
 class Prometheus:
-    """A Prometheus that scrapes these pods each second, and has the alerts."""
+    """A Prometheus that scrapes these pods each second, and has the alerts, and these once more with no delay."""
 
     def __init__(self, folder, passing, pods):
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,8 +75,11 @@ class Prometheus:
              "static_configs": [{"targets": [passing.address], "labels": {"namespace": namespace, "pod": pod}}]}
             for namespace, pod, port in pods
         ]
+        rules = ROOT / "manifests/monitoring/rules.yaml"
+        hasty = re.sub(r"\bfor: \w+", "for: 1s", rules.read_text()).replace("- name: imdslet\n", "- name: hasty\n")
+        (folder / "hasty.yaml").write_text(hasty)
         config = {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "scrape_configs": jobs,
-                  "rule_files": [str(ROOT / "manifests/monitoring/rules.yaml")]}
+                  "rule_files": [str(rules), str(folder / "hasty.yaml")]}
         (folder / "prometheus.yml").write_text(json.dumps(config))
         command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
                    f"--web.listen-address={self.address}"]
@@ -88,6 +99,14 @@ class Prometheus:
 
     def query(self, text):
         return self.get("query", query=text)["result"]
+
+    def rules(self, group):
+        """The alerts of a group of rules."""
+        return next(one["rules"] for one in self.get("rules")["groups"] if one["name"] == group)
+
+    def firing(self, group):
+        """The names of the alerts of a group that fire."""
+        return {rule["name"] for rule in self.rules(group) for alert in rule["alerts"] if alert["state"] == "firing"}
 
     def labels(self, series):
         """The labels that a series has anywhere."""
@@ -129,40 +148,53 @@ def check(prometheus, place, query):
     assert not missing, f"{place}: nobody has the labels {missing}"
 
 
+def busy(t, number):
+    """One round of what a cluster has to do: pods with and without identities, one that is refused, and a new binding."""
+    t.pod(f"more-{number}", label=f"{t.label}-late")
+    t.bind(f"{t.label}-late", name=f"late-{number}")
+    t.identity(f"also-{number}", another(t, number + 1))
+    t.bind(name=f"also-{number}", identity=f"also-{number}")
+    refused = lambda: t.pod(f"refused-{number}", annotations={"imdslet.dev/port": "none"})
+    assert t.cluster.is_denied(refused, "imdslet.dev/port")
+
+
 @test
 def each_query_of_the_dashboard_and_of_the_alerts_finds_what_the_programs_export(t):
     t.bound()
     t.cluster.set(IMDSLET_SIDECAR_METRICS_PORT=str(METRICS))
     passing = prometheus = None
     try:
-        untrusted = t.client_id[:-6] + "999999"
-        t.identity("untrusted", untrusted)
-        t.bind(name="second", identity="untrusted")
-        ask = lambda client: container(f"serve --resource=https://vault.azure.net&client_id={client}", f"c{client[-3:]}")
-        t.pod(containers=[ask(t.client_id), ask(untrusted)])
-        t.verified(container=f"c{t.client_id[-3:]}")
-        assert t.first_answer(container="c999")["status"] == 400
+        lost = t.client_id[:-6] + "999999"
+        t.cluster.entra.trust(lost, t.namespace)
+        t.identity("lost", lost)
+        t.bind(name="second", identity="lost")
+        asking = [container(ANEW.format(one, lost), f"lost-{number}") for number, one in enumerate(RESOURCES)]
+        t.pod(containers=[container(ANEW.format(RESOURCES[0], t.client_id), "kept"), *asking])
+        t.verified(container="kept")
+        for one in asking:
+            assert t.first_answer(container=one["name"])["status"] == 200
         replicas = [pod["metadata"]["name"] for name in ("imdslet-webhook", "imdslet-controller") for pod in t.cluster.pods_of(name)]
         pods = [(SYSTEM, name, HEALTH) for name in replicas] + [(t.namespace, "app", METRICS)]
         passing = Passing(t.api)
         prometheus = Prometheus(t.cluster.folder / "monitoring", passing, pods)
         t.eventually("all pods are scraped", lambda: prometheus.is_up(len(pods)), 30)
-        # Something that is written while Prometheus looks.
-        for number in range(6):
-            t.pod(f"more-{number}", label=f"{t.label}-late")
-            t.bind(f"{t.label}-late", name=f"late-{number}")
+        for number in range(ROUNDS):
+            busy(t, number)
+            if number == ROUNDS // 4:
+                # From now on its refreshes fail, and what it has is served on.
+                t.cluster.entra.distrust(lost)
             time.sleep(3)
         all_questions = list(questions())
         missing = lambda: [(place, query) for place, query in all_questions
                            if not prometheus.query(query) and not any(word in query for word in QUIET)]
         t.eventually("each panel has something to show", lambda: not missing(), 30)
-        rules = [("alert `" + rule["name"] + "`", rule["query"])
-                 for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+        rules = [("alert `" + rule["name"] + "`", rule["query"]) for rule in prometheus.rules("imdslet")]
         assert len(rules) == 10, rules
         for place, query in [*all_questions, *rules]:
             check(prometheus, place, query)
-        firing = {alert["labels"]["alertname"] for alert in prometheus.get("alerts")["alerts"] if alert["state"] == "firing"}
-        assert not firing, f"a healthy cluster has the alerts {firing}"
+        assert not prometheus.firing("imdslet"), f"the alerts {prometheus.firing('imdslet')} do not wait"
+        t.eventually("the alerts of what was brought about fire", lambda: TROUBLES <= prometheus.firing("hasty"), 60)
+        assert prometheus.firing("hasty") == TROUBLES, prometheus.firing("hasty")
         t.note(f"{len(all_questions)} queries of {len(pods)} pods")
         save(prometheus, t.cluster.folder / "monitoring.json")
     finally:
