@@ -3,14 +3,30 @@
 import os
 import pathlib
 import time
+import typing
 
 TICK = os.sysconf("SC_CLK_TCK")
 
 
+class Cpu(typing.NamedTuple):
+    """Seconds of the processor: all, and what of it was the kernel's."""
+
+    all: float
+    kernel: float
+
+    def since(self, before):
+        return Cpu(self.all - before.all, self.kernel - before.kernel)
+
+    def each(self, count):
+        """The same for one of so many, in microseconds."""
+        return Cpu(self.all / count * 1e6, self.kernel / count * 1e6)
+
+
 def cpu(pid):
-    """Seconds of the processor that a process has had."""
+    """What a process has had of the processor."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    own, kernel = int(fields[11]) / TICK, int(fields[12]) / TICK
+    return Cpu(own + kernel, kernel)
 
 
 def memory(pid):

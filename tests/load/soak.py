@@ -155,7 +155,7 @@ def main():
                     samples[name].append(memory(process.pid)["VmRSS"])
             for thread in threads:
                 thread.join()
-            used = {name: cpu(one.pid) - before[name] for name, one in processes.items()}
+            used = {name: cpu(one.pid).since(before[name]) for name, one in processes.items()}
             calls = pod.entra.ask("GET", "_emulator/requests")
         finally:
             for process in processes.values():
@@ -174,7 +174,8 @@ def main():
         if last - first > FLAT:
             faults.append(f"the {name} has grown by {last - first:.2f} MiB")
         rows.append((f"RSS of the {name}, after a fifth of the time → at the end", f"{first:.2f} → {last:.2f} MiB", f"grows by {FLAT} at most"))
-        rows.append((f"CPU of the {name} for each request, TLS, refreshes and all", f"{used[name] / max(1, counts.answers) * 1e6:.0f} µs", ""))
+        each = used[name].each(max(1, counts.answers))
+        rows.append((f"CPU of the {name} for each request, TLS, refreshes and all", f"{each.all:.0f} µs, {each.kernel:.0f} of it the kernel's", ""))
     print(f"calls to the emulator: {json.dumps(calls)[:400]}\n", file=sys.stderr)
     table(rows)
     for fault in faults[:20]:
