@@ -239,6 +239,13 @@ fn the_script_creates_nothing_where_other_clusters_have_left_no_room() {
         )
     );
     assert!(!calls.contains("<create>"), "{calls}");
+    // Where they cannot be counted, Azure is who knows.
+    for said in ["list0) echo 'ERROR: (AuthorizationFailed)' >&2; exit 1 ;;", "list0) echo '{}' ;;"]
+    {
+        let (ended, calls) = scripted(&script, said);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert_eq!(calls.lines().filter(|call| call.contains("<create>")).count(), 2);
+    }
 }
 
 #[test]
