@@ -16,6 +16,8 @@ use zeroize::Zeroizing;
 /// The largest Secret that Kubernetes has, in bytes; a sidecar must not read more than that.
 const LARGEST: u64 = 1024 * 1024;
 
+const LEADS_OUT: &str = "its ..data leads out of the volume";
+
 /// Why a Secret gives no credential. Nothing of what is in it is ever part of the message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MountedFault {
@@ -141,16 +143,19 @@ fn generation(dir: &Path) -> io::Result<PathBuf> {
     match fs::read_link(dir.join("..data")) {
         Ok(generation) => match generation.components().collect::<Vec<_>>()[..] {
             [Component::Normal(folder)] => Ok(dir.join(folder)),
-            _ => Err(io::Error::other("its ..data leads out of the volume")),
+            _ => Err(io::Error::other(LEADS_OUT)),
         },
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(dir.to_owned()),
         Err(error) => Err(error),
     }
 }
 
-/// Below a generation the kubelet writes plain files. What is a link there, a pipe or a device, is
-/// no key of a Secret.
+/// A generation is a folder, in which the kubelet writes plain files. What is a link there, a pipe or a
+/// device, is no key of a Secret.
 fn files(dir: &Path) -> io::Result<Content> {
+    if fs::symlink_metadata(dir)?.is_symlink() {
+        return Err(io::Error::other(LEADS_OUT));
+    }
     let mut content = Content::new();
     let mut left = LARGEST;
     for entry in fs::read_dir(dir)? {
@@ -265,7 +270,10 @@ mod tests {
         .unwrap();
         assert_eq!(read(root.path(), Some("azure-sp")).ok().unwrap().keys(), ["k"]);
 
-        for to in ["/", "..", "../azure-sp/..1", "..1/..", "../../azure-sp", "/proc/self"] {
+        link("../elsewhere", &dir.join("..2"));
+        fs::create_dir(root.path().join("elsewhere")).unwrap();
+        fs::write(root.path().join("elsewhere/k"), "another's").unwrap();
+        for to in ["/", "..", "../azure-sp/..1", "..1/..", "../../azure-sp", "/proc/self", "..2"] {
             fs::remove_file(dir.join("..data")).unwrap();
             link(to, &dir.join("..data"));
             let fault = read(root.path(), Some("azure-sp")).err().unwrap();
