@@ -31,31 +31,24 @@ pub enum Format {
 }
 
 impl Plan {
-    /// Writes the plan, that of a large cluster without having it as text too.
+    /// Writes the plan. As JSON that of a large cluster is never a text as well.
     ///
     /// # Errors
     ///
     /// If it cannot be written.
     pub fn write_to(&self, out: &mut dyn io::Write, format: Format) -> io::Result<()> {
-        if format != Format::Json {
-            return out.write_all(self.write(format).as_bytes());
-        }
-        serde_json::to_writer_pretty(&mut *out, self)?;
-        out.write_all(b"\n")
-    }
-
-    /// The plan as text.
-    #[must_use]
-    pub fn write(&self, format: Format) -> String {
-        match format {
+        let text = match format {
+            Format::Json => {
+                serde_json::to_writer_pretty(&mut *out, self)?;
+                return out.write_all(b"\n");
+            }
             Format::Az => az::write(self),
             Format::Bicep => bicep::write(self),
             Format::Terraform => terraform::write(self),
-            // It has no map whose keys are no strings, and nothing else can fail.
-            Format::Json => format!("{}\n", serde_json::to_string_pretty(self).unwrap_or_default()),
             Format::Html => html::write(self),
             Format::Steps => steps::write(self),
-        }
+        };
+        out.write_all(text.as_bytes())
     }
 
     /// Where to go on from a plan in this format, for the terminal.

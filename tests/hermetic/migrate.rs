@@ -93,6 +93,12 @@ fn a_nasty_estate_is_planned_whole_and_says_what_must_be_decided() {
     }
 }
 
+fn as_json(plan: &Plan) -> String {
+    let mut text = Vec::new();
+    plan.write_to(&mut text, Format::Json).unwrap();
+    String::from_utf8(text).unwrap()
+}
+
 /// The objects of a List, whatever Lists are in it.
 fn flat(list: &Value) -> Vec<Value> {
     match list["items"].as_array() {
@@ -110,9 +116,9 @@ proptest! {
         cut in 0_usize..60,
     ) {
         let text = |items: &[Value]| json!({"kind": "List", "items": items}).to_string();
-        let straight = planned(&[NASTY], &[], ISSUER).unwrap().write(Format::Json);
+        let straight = as_json(&planned(&[NASTY], &[], ISSUER).unwrap());
         let (first, second) = order.split_at(cut);
-        let turned = planned(&[&text(first), &text(second)], &[], ISSUER).unwrap().write(Format::Json);
+        let turned = as_json(&planned(&[&text(first), &text(second)], &[], ISSUER).unwrap());
         prop_assert_eq!(straight, turned);
     }
 }
@@ -126,7 +132,7 @@ fn the_emulator_reads_the_credentials_as_they_are_printed() {
         ("usgov", "api://AzureADTokenExchangeUSGov"),
         ("china", "api://AzureADTokenExchangeChina"),
     ] {
-        let plan = planned(&[&small], &[("cloud", cloud)], ISSUER).unwrap().write(Format::Json);
+        let plan = as_json(&planned(&[&small], &[("cloud", cloud)], ISSUER).unwrap());
         let plan: Value = serde_json::from_str(&plan).unwrap();
         let credentials = &plan["federatedCredentials"];
         assert_eq!(
