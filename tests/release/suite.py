@@ -13,13 +13,13 @@ import tempfile
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from small import ROOT, VERSION, header
+
 sys.path += [str(ROOT / "tests/clients/suite"), str(ROOT / "manifests")]
 import image  # noqa: E402
 from report import Report  # noqa: E402
 
 FOLDER, HELM = pathlib.Path(sys.argv[1]), sys.argv[2]
-VERSION = re.search(r'^version = "(.*)"', (ROOT / "Cargo.toml").read_text(), re.M)[1]
 IMAGES = {"imdslet-webhook": "dist", "imdslet-sidecar": "dist-sidecar"}
 TARGETS = {"amd64": "x86_64-unknown-linux-musl", "arm64": "aarch64-unknown-linux-musl"}
 
@@ -190,14 +190,11 @@ def what_does_not_agree_is_not_released():
 
 
 def an_image_is_refused_for_a_machine_that_cannot_run_its_program():
-    # The header of a program for arm64 with one segment, whose kind follows: 3 names a loader, 1 is loaded.
-    header = bytearray(64)
-    header[:6], header[18], header[32], header[54], header[56] = b"\x7fELF\x02\x01", 183, 64, 56, 1
     with tempfile.TemporaryDirectory() as folder:
         program = pathlib.Path(folder) / "program"
         pack = lambda *flags: run("manifests/image.py", "--name=a:1", "--user=1:1", f"--out={folder}/a.tar", *flags, f"{program}:/program")
         for kind, arch, refusal in ((1, "amd64", "is for arm64, and the image for amd64"), (3, "arm64", "is not static"), (1, "arm64", None)):
-            program.write_bytes(header + bytes([kind]) + bytes(55))
+            program.write_bytes(header(kind))
             code, _, errors = pack(f"--arch={arch}", "--static")
             assert (code == 0) == (refusal is None) and (refusal or "") in errors, errors
 
