@@ -73,3 +73,32 @@ fn everything_that_a_release_has_is_documented() {
     assert!(made.len() > 8, "{made:?}");
     assert_eq!(table(&read("docs/release.md"), "## What a release is"), made);
 }
+
+/// A file that no `COPY` brings would be missed by whoever has an engine, and by no other test.
+#[test]
+fn the_context_of_the_dockerfile_has_all_that_its_commands_name() {
+    let (ignored, context) = (read(".dockerignore"), tempfile::tempdir().unwrap());
+    for name in ignored.lines().filter_map(|line| line.strip_prefix('!')) {
+        let (there, here) = (root().join(name), context.path().join(name));
+        assert!(there.exists(), ".dockerignore names {name}");
+        fs::create_dir_all(here.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(there, here).unwrap();
+    }
+
+    let dockerfile = read("Dockerfile");
+    let commands: Vec<_> = dockerfile.lines().filter(|line| !line.starts_with('#')).collect();
+    let scripts: Vec<_> = commands
+        .iter()
+        .flat_map(|line| line.split(' '))
+        .filter(|word| word.starts_with("manifests/"))
+        .collect();
+    assert_eq!(scripts, ["manifests/static.sh"]);
+    assert!(context.path().join(scripts[0]).exists(), ".dockerignore keeps {} out", scripts[0]);
+
+    // Cargo reads the manifest of every member, whichever it builds.
+    let mut cargo = Command::new(env!("CARGO"));
+    let workspace =
+        cargo.args(["metadata", "--format-version=1", "--no-deps"]).current_dir(context.path());
+    let workspace = Ended::of(workspace);
+    assert_eq!(workspace.code, Some(0), "{}", workspace.stderr);
+}
