@@ -13,6 +13,7 @@ import urllib.request
 KINDS = {
     "Namespace": ("api/v1", "namespaces", False),
     "Pod": ("api/v1", "pods", True),
+    "Binding": ("api/v1", "bindings", True),
     "Secret": ("api/v1", "secrets", True),
     "ConfigMap": ("api/v1", "configmaps", True),
     "Event": ("api/v1", "events", True),

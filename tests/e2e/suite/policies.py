@@ -80,18 +80,23 @@ def the_controller_changes_its_own_two_annotations_and_nothing_else_of_a_pod(t):
     annotate(t, CONTROLLER, dict.fromkeys(OURS))
 
 
-def pod_patcher(t, *subs):
-    """An account that may patch the pods of the test's namespace and these parts of them, and nothing else."""
-    t.create("ServiceAccount", "patcher")
-    t.create("Role", "patcher", rules=[{
-        "apiGroups": [""], "resources": ["pods", *(f"pods/{sub}" for sub in subs)], "verbs": ["get", "patch", "update"]}])
-    t.create("RoleBinding", "patcher",
-             roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "patcher"},
-             subjects=[{"kind": "ServiceAccount", "namespace": t.namespace, "name": "patcher"}])
-    user = f"system:serviceaccount:{t.namespace}:patcher"
-    right = lambda: may(t, user, "patch", "pods", namespace=t.namespace)
+def account(t, name, verbs, *resources):
+    """An account that may do this with these resources of the test's namespace, and nothing else."""
+    t.create("ServiceAccount", name)
+    t.create("Role", name, rules=[{"apiGroups": [""], "resources": resources, "verbs": verbs}])
+    t.create("RoleBinding", name,
+             roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+             subjects=[{"kind": "ServiceAccount", "namespace": t.namespace, "name": name}])
+    user = f"system:serviceaccount:{t.namespace}:{name}"
+    resource, _, sub = resources[0].partition("/")
+    right = lambda: may(t, user, verbs[0], resource, namespace=t.namespace, sub=sub)
     t.eventually("the right is there", right, 20)
     return user
+
+
+def pod_patcher(t, *subs):
+    """An account that may patch the pods of the test's namespace and these parts of them, and nothing else."""
+    return account(t, "patcher", ["patch", "get", "update"], "pods", *(f"pods/{sub}" for sub in subs))
 
 
 @test
@@ -105,6 +110,38 @@ def somebody_who_may_patch_pods_changes_all_but_what_a_sidecar_reads(t):
         for change in ({OURS[0]: "{}"}, {OURS[0]: None}, {OURS[1]: "2"}):
             denied = t.cluster.is_denied(lambda: annotate(t, user, change, sub), "are written by imdslet alone")
             assert denied, f"{user} has changed {change} by {sub or 'the pod'}"
+
+
+def give_node(t, user, pod, annotations, by_pod=True):
+    """Binds a pod to the node as a scheduler does, by either of the two paths that the API server has for it."""
+    node = {"apiVersion": "v1", "kind": "Node", "name": t.cluster.netns}
+    metadata = {"name": pod, "namespace": t.namespace, "annotations": annotations}
+    binding = {"apiVersion": "v1", "kind": "Binding", "metadata": metadata, "target": node}
+    path = t.api.path("Pod", t.namespace, pod, "binding") if by_pod else t.api.path("Binding", t.namespace)
+    t.api.json("POST", path, body=binding, user=user)
+
+
+@test
+def somebody_who_may_give_pods_a_node_gives_them_nothing_that_a_sidecar_reads(t):
+    t.bound()
+    user = account(t, "scheduler", ["create"], "pods/binding", "bindings")
+    for by_pod in (True, False):
+        pod = f"by-pod-{by_pod}".lower()
+        t.pod(pod, schedulerName="nobody")
+        told = t.api.get("Pod", t.namespace, pod)["metadata"]["annotations"]
+        for who in (user, None, CONTROLLER):
+            # The controller's rights would not let it either.
+            with every_right(t, who) if who == CONTROLLER else contextlib.nullcontext():
+                words = "may only patch pods" if who == CONTROLLER else "are written by imdslet alone"
+                for forged in ({OURS[0]: "{}"}, {OURS[1]: "2"}, {OURS[0]: told[OURS[0]], "other": "1"}):
+                    denied = t.cluster.is_denied(lambda: give_node(t, who, pod, forged, by_pod), words)
+                    assert denied, f"{who} has given {pod} {forged}"
+        # What other schedulers say of a pod is theirs to say.
+        give_node(t, user, pod, {"example.com/device": "1"}, by_pod)
+        t.verified(pod)
+        has = t.api.get("Pod", t.namespace, pod)["metadata"]["annotations"]
+        assert {key: has[key] for key in OURS} == {key: told[key] for key in OURS}, has
+        assert has["example.com/device"] == "1", has
 
 
 def debug(t, user, name, *volumes, pod="app"):
