@@ -1,7 +1,11 @@
 """What docs/security.md says that nobody can do, tried."""
 
+import urllib.parse
+
+from entra import TENANT
 from harness import container, test
 from network import REFUSED, ask, network_of, node
+from service_principals import encoded
 
 PORT, METRICS = 2579, 9464
 TOKEN = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
@@ -47,18 +51,41 @@ def nobody_outside_a_pod_reaches_its_sidecar_but_for_metrics_that_were_asked_for
         t.cluster.set(IMDSLET_SIDECAR_METRICS_PORT=None)
 
 
+# Whoever sent it would percent-encode it, so that a log could have it in either spelling.
+CLIENT_SECRET = "s3cret~of/a+client"
+
+
 @test
-def whoever_may_read_all_logs_finds_no_token_in_them(t):
+def whoever_may_read_all_logs_finds_no_token_and_no_secret_in_them(t):
     t.bound()
     t.pod(containers=[container(), container("serve --resource=https://nowhere.example", "refused")])
     t.verified()
     assert t.first_answer(container="refused")["status"] == 400
-    # The sidecar tells of both, by the name of the identity.
-    log = t.eventually("the audit line", lambda: t.api.logs(t.namespace, "app", "imdslet"), 20)
-    assert f"{t.namespace}/identity" in log, log
-    texts = {"imdslet": log} | {name: t.cluster.logs(name) for name in ("imdslet-webhook", "imdslet-controller")}
-    uid = t.api.get("Pod", t.namespace, "app")["metadata"]["uid"]
-    for name, text in texts.items():
+    # A service principal that Entra ID refuses first, which is when a program says most.
+    principal_id, proof = f"c1{t.client_id[2:]}", {"name": "proof", "namespace": t.namespace}
+    t.cluster.entra.know(principal_id, secrets=["another"])
+    t.create("Secret", "proof", data=encoded(clientSecret=CLIENT_SECRET.encode()))
+    t.identity("principal", principal_id, type=1, tenantID=TENANT, clientPassword=proof)
+    t.bind(f"{t.label}-principal", "principal", "principal")
+    t.pod("principal", f"{t.label}-principal", containers=[container("loop")])
+    logs = lambda pod: t.api.logs(t.namespace, pod, "imdslet")
+    t.eventually("the secret is refused", lambda: '"WrongSecret"' in logs("principal"), 60)
+    t.cluster.entra.know(principal_id, secrets=[CLIENT_SECRET])
+    t.follows(principal_id, "principal", seconds=90)
+    # The sidecar tells of both, by the names of the identities.
+    for pod, identity in {"app": "identity", "principal": "principal"}.items():
+        t.eventually("the audit line", lambda: f"{t.namespace}/{identity}" in logs(pod), 20)
+
+    texts = {pod: logs(pod) for pod in ("app", "principal")}
+    texts |= {name: t.cluster.logs(name) for name in ("imdslet-webhook", "imdslet-controller")}
+    secrets = {
         # Every JSON Web Token begins so: `{"` in base64url.
-        assert "eyJ" not in text, f"the log of {name} has a token"
-        assert name != "imdslet" or uid not in text, "the log has the value of IDENTITY_HEADER"
+        "a token": ["eyJ"],
+        "the client secret": [CLIENT_SECRET, urllib.parse.quote(CLIENT_SECRET, safe=""), *encoded(key=CLIENT_SECRET.encode()).values()],
+    }
+    for name, text in texts.items():
+        for what, spellings in secrets.items():
+            assert not [one for one in spellings if one in text], f"the log of {name} has {what}"
+    for pod in ("app", "principal"):
+        uid = t.api.get("Pod", t.namespace, pod)["metadata"]["uid"]
+        assert uid not in texts[pod], f"the log of {pod}'s sidecar has the value of IDENTITY_HEADER"
