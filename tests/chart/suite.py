@@ -14,9 +14,10 @@ HELM = sys.argv[1]
 PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 KINDS = "--api-versions=aadpodidentity.k8s.io/v1/AzureIdentity"
 IDENTITY = {"clientID": "c", "resourceID": "/r", "binding": {"selector": "db"}}
+MONITORING = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
 # Another value than the default, by the value's whole name or the last part of it; of a number or a switch it goes without saying.
 SAMPLES = {
-    "tenantId": "t", "cloud": "usgov", "authority": "https://a", "audience": "a", "allowAuthorities": ["https://a"], "scope": "namespaced",
+    "tenantId": "t.example", "cloud": "usgov", "authority": "https://a", "audience": "a", "allowAuthorities": ["https://a"], "scope": "namespaced",
     "whenUnbound": "deny", "endpoint": "link-local", "logLevel": "debug", "url": "https://p", "sni": "s", "caConfigMap": "c",
     "repository": "r", "tag": "t", "digest": "sha256:" + "a" * 64, "pullPolicy": "Always", "imagePullSecrets": [{"name": "r"}],
     "sidecar.mode": "container", "sidecar.runAsUser": 5, "sidecar.port": 3000, "sidecar.metricsPort": 9000,
@@ -25,7 +26,8 @@ SAMPLES = {
     "nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}], "affinity": {"nodeAffinity": {}}, "spread": [],
     "podLabels": {"a": "b"}, "podAnnotations": {"a": "b"}, "certificates.source": "cert-manager", "minTlsVersion": "1.2",
     "issuer": {"name": "i"}, "secret": "other", "ca": PEM + PEM, "namespaceSelector": [{"key": "a", "operator": "Exists"}],
-    "podSecurity": "baseline", "metrics.labels": {"a": "b"}, "interval": "1m", "denyNodeIdentity": ["web"], "azureIdentities": {"db": IDENTITY},
+    "podSecurity": "baseline", "metrics.labels": {"a": "b"}, "interval": "1m", "denyNodeIdentity": ["web"],
+    "networkPolicies.metricsFrom": [{"podSelector": {}}], "sidecarMetrics": ["web"], "azureIdentities": {"db": IDENTITY},
     "commonLabels": {"a": "b"}, "commonAnnotations": {"a": "b"},
 }
 # The values of chart 4.1.18 of aad-pod-identity (charts/aad-pod-identity/values.yaml at e4e7eab2).
@@ -48,7 +50,8 @@ FILES = {"certificates": {"source": "files", "secret": "s", "ca": PEM}}
 NEEDS = {
     "certificates.issuer": {"certificates": {"source": "cert-manager"}}, "certificates.secret": FILES, "certificates.ca": FILES,
     "namespace.podSecurity": {"namespace": {"create": True}}, "metrics.labels": {"metrics": {"serviceMonitor": True}},
-    "metrics.interval": {"metrics": {"serviceMonitor": True}},
+    "metrics.interval": {"metrics": {"serviceMonitor": True}}, "networkPolicies.metricsFrom": {"networkPolicies": {"create": True}},
+    "networkPolicies.sidecarMetrics": {"networkPolicies": {"create": True, "metricsFrom": MONITORING}, "sidecar": {"metricsPort": 9464}},
 }
 
 
@@ -153,6 +156,12 @@ def what_is_kept_is_never_deleted():
         assert keeps == (kind in ("CustomResourceDefinition", "Namespace")), thing["metadata"]["name"]
 
 
+def no_backup_has_a_key():
+    for (kind, _, name), thing in rendered({"commonLabels": {"velero.io/exclude-from-backup": "false"}}).items():
+        if kind == "Secret":
+            assert thing["metadata"]["labels"]["velero.io/exclude-from-backup"] == "true", name
+
+
 def a_large_uid_stays_a_number():
     # As OpenShift has them; a values file makes a floating-point number of it.
     uid = 1000650000
@@ -166,9 +175,10 @@ def a_large_uid_stays_a_number():
 
 def settings_arrive():
     values = {
-        "tenantId": "t", "cloud": "usgov", "scope": "namespaced", "whenUnbound": "deny", "endpoint": "link-local", "allowManaged": True,
-        "allowAuthorities": ["https://a", "https://b"], "bindingProxy": {"url": "https://p", "sni": "s"}, "extraCa": {"pem": PEM},
-        "sidecar": {"image": {"digest": "sha256:" + "a" * 64}, "runAsUser": "none", "port": 3000, "metricsPort": 9000, "httpsProxy": "http://p:1",
+        "tenantId": "t.example", "cloud": "usgov", "authority": "https://a", "audience": "api://a", "scope": "namespaced", "whenUnbound": "deny", "endpoint": "link-local", "allowManaged": True,
+        "allowAuthorities": ["https://a", "https://b"], "bindingProxy": {"url": "https://p", "sni": "s", "caConfigMap": "c"}, "extraCa": {"pem": PEM},
+        "sidecar": {"image": {"digest": "sha256:" + "a" * 64}, "mode": "container", "runAsUser": "none", "port": 3000, "metricsPort": 9000,
+                    "httpsProxy": "http://p:1", "noProxy": ".svc",
                     "resources": {"requests": {"cpu": 0.5}, "limits": {"memory": "32Mi"}}},
         "namespaces": {"web": {"httpsProxy": "", "extraCa": PEM}}, "logLevel": "debug",
     }
@@ -176,9 +186,10 @@ def settings_arrive():
     data = one(things, "ConfigMap", "imdslet-config")["data"]
     assert all(isinstance(value, str) for value in data.values()), data
     expected = {
-        "AZURE_TENANT_ID": "t", "IMDSLET_CLOUD": "usgov", "IMDSLET_SCOPE": "namespaced", "IMDSLET_WHEN_UNBOUND": "deny",
+        "AZURE_TENANT_ID": "t.example", "IMDSLET_CLOUD": "usgov", "IMDSLET_SCOPE": "namespaced", "IMDSLET_WHEN_UNBOUND": "deny",
         "IMDSLET_ENDPOINT": "link-local", "IMDSLET_ALLOW_MANAGED": "true", "IMDSLET_ALLOW_AUTHORITY": "https://a,https://b",
-        "IMDSLET_BINDING_PROXY": "https://p", "IMDSLET_BINDING_SNI": "s", "IMDSLET_EXTRA_CA": "/etc/imdslet/extra-ca/ca.crt",
+        "AZURE_AUTHORITY_HOST": "https://a", "IMDSLET_AUDIENCE": "api://a", "IMDSLET_SIDECAR": "container", "IMDSLET_NO_PROXY": ".svc",
+        "IMDSLET_BINDING_PROXY": "https://p", "IMDSLET_BINDING_SNI": "s", "IMDSLET_BINDING_CA_CONFIG_MAP": "c", "IMDSLET_EXTRA_CA": "/etc/imdslet/extra-ca/ca.crt",
         "IMDSLET_SIDECAR_IMAGE": "imdslet-sidecar@sha256:" + "a" * 64, "IMDSLET_SIDECAR_RUN_AS_USER": "none", "IMDSLET_PORT": "3000",
         "IMDSLET_SIDECAR_METRICS_PORT": "9000", "IMDSLET_HTTPS_PROXY": "http://p:1", "IMDSLET_LOG_LEVEL": "debug",
         "IMDSLET_SIDECAR_RESOURCES": '{"limits":{"memory":"32Mi"},"requests":{"cpu":0.5}}',
@@ -197,7 +208,7 @@ def settings_arrive():
 def pods_start_anew_with_other_settings():
     annotations = lambda values: one(rendered(values), "Deployment", "imdslet-webhook")["spec"]["template"]["metadata"]["annotations"]
     web = {"namespaces": {"web": {"noProxy": "a"}}}
-    sums = [annotations(values)["checksum/settings"] for values in ({}, {"tenantId": "t"}, {"extraCa": {"pem": PEM}}, web,
+    sums = [annotations(values)["checksum/settings"] for values in ({}, {"tenantId": "t.example"}, {"extraCa": {"pem": PEM}}, web,
                                                                     {"namespaces": {"web": {"noProxy": "b"}}})]
     assert len(set(sums)) == len(sums), sums
 
@@ -223,25 +234,66 @@ def a_certificate_of_somebody_else_takes_the_rights_away():
 
 
 def pods_are_as_they_are_wanted():
-    wanted = {"replicas": 3, "minAvailable": 0, "hostNetwork": True, "port": 9443, "healthPort": 9080, "priorityClassName": "", "spread": [],
-              "tolerations": [{"operator": "Exists"}], "nodeSelector": {"a": "b"}, "podLabels": {"l": "1"}, "podAnnotations": {"n": "1"},
-              "failurePolicy": "Ignore", "timeoutSeconds": 9}
-    things = rendered({"webhook": wanted, "runAsUser": 0, "imagePullSecrets": [{"name": "r"}], "commonLabels": {"team": "x"},
-                       "disableAksEnforcer": True, "namespaceSelector": [{"key": "env", "operator": "In", "values": ["prod"]}]})
-    deployment = one(things, "Deployment", "imdslet-webhook")["spec"]
-    pod = deployment["template"]["spec"]
-    assert deployment["replicas"] == 3 and pod["hostNetwork"] and pod["nodeSelector"] == {"a": "b"}
-    assert not {"priorityClassName", "topologySpreadConstraints"} & pod.keys()
-    assert "runAsUser" not in pod["securityContext"] and pod["securityContext"]["runAsNonRoot"]
-    assert [port["containerPort"] for port in pod["containers"][0]["ports"]] == [9443, 9080]
-    assert {"l": "1", "team": "x"}.items() <= deployment["template"]["metadata"]["labels"].items()
-    assert deployment["selector"]["matchLabels"] == {"app.kubernetes.io/name": "imdslet-webhook"}
-    assert ("PodDisruptionBudget", "imdslet-system", "imdslet-webhook") not in things
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": []}]}}}
+    wanted = {"replicas": 3, "minAvailable": 0, "healthPort": 9080, "priorityClassName": "", "spread": [], "affinity": affinity,
+              "tolerations": [{"operator": "Exists"}], "nodeSelector": {"a": "b"}, "podLabels": {"l": "1"}, "podAnnotations": {"note": "1"},
+              "resources": {"limits": {"memory": "1Gi"}, "requests": None}}
+    digest = "sha256:" + "b" * 64
+    things = rendered({
+        "webhook": wanted | {"hostNetwork": True, "port": 9443}, "controller": wanted, "runAsUser": 0, "imagePullSecrets": [{"name": "r"}],
+        "image": {"repository": "registry/webhook", "digest": digest, "pullPolicy": "Always"}, "commonLabels": {"team": "x"},
+        "commonAnnotations": {"owner": "ops"}, "certificates": {"minTlsVersion": "1.2"}})
+    for name, ports in {"imdslet-webhook": [9443, 9080], "imdslet-controller": [9080]}.items():
+        deployment = one(things, "Deployment", name)["spec"]
+        pod, metadata = deployment["template"]["spec"], deployment["template"]["metadata"]
+        container, = pod["containers"]
+        assert deployment["replicas"] == 3 and pod["nodeSelector"] == {"a": "b"} and pod["affinity"] == affinity, pod
+        assert pod.get("hostNetwork", False) == (name == "imdslet-webhook"), name
+        assert pod["imagePullSecrets"] == [{"name": "r"}] and pod["tolerations"] == [{"operator": "Exists"}], pod
+        assert not {"priorityClassName", "topologySpreadConstraints"} & pod.keys(), pod
+        assert "runAsUser" not in pod["securityContext"] and pod["securityContext"]["runAsNonRoot"], pod
+        assert [port["containerPort"] for port in container["ports"]] == ports, container
+        assert container["image"] == f"registry/webhook@{digest}" and container["imagePullPolicy"] == "Always", container
+        assert container["resources"] == {"limits": {"memory": "1Gi"}}, container["resources"]
+        variables = {one["name"]: one.get("value") for one in container["env"]}
+        assert variables["IMDSLET_HEALTH_LISTEN"] == "0.0.0.0:9080", variables
+        assert variables.get("IMDSLET_TLS_MIN_VERSION") == (name == "imdslet-webhook" and "1.2" or None), variables
+        assert {"l": "1", "team": "x"}.items() <= metadata["labels"].items() and metadata["annotations"]["note"] == "1", metadata
+        assert deployment["selector"]["matchLabels"] == {"app.kubernetes.io/name": name}
+        assert ("PodDisruptionBudget", "imdslet-system", name) not in things
+    for (kind, _, name), thing in things.items():
+        # The definitions are those of install.yaml, byte for byte.
+        if kind != "CustomResourceDefinition":
+            assert thing["metadata"]["labels"]["team"] == "x" and thing["metadata"]["annotations"]["owner"] == "ops", (kind, name)
+
+
+def webhook_configurations_are_as_they_are_wanted():
+    things = rendered({"webhook": {"failurePolicy": "Ignore", "timeoutSeconds": 9}, "disableAksEnforcer": True,
+                       "namespaceSelector": [{"key": "env", "operator": "In", "values": ["prod"]}]})
     hook = one(things, "MutatingWebhookConfiguration", "imdslet")
     assert [entry["failurePolicy"] for entry in hook["webhooks"]] == ["Ignore"] * 3
     assert {entry["timeoutSeconds"] for entry in hook["webhooks"]} == {9}
-    assert all(entry["namespaceSelector"]["matchExpressions"][1]["key"] == "env" for entry in hook["webhooks"])
+    both = hook["webhooks"] + one(things, "ValidatingWebhookConfiguration", "imdslet")["webhooks"]
+    assert all(entry["namespaceSelector"]["matchExpressions"][1]["key"] == "env" for entry in both)
     assert hook["metadata"]["annotations"] == {"admissions.enforcer/disabled": "true"}
+
+
+def metrics_are_for_whom_the_policies_name():
+    for create, sidecars in ((True, []), (False, ["web", "shop"]), (True, ["web"])):
+        policies = {"create": create, "sidecarMetrics": sidecars, "metricsFrom": MONITORING}
+        for port in (9464, 65535):
+            things = rendered({"networkPolicies": policies, "sidecar": {"metricsPort": port}})
+            made = {namespace: thing["spec"]["ingress"] for (kind, namespace, _), thing in things.items() if kind == "NetworkPolicy"}
+            assert set(made) == {*sidecars, *(["imdslet-system"] if create else [])}, made
+            for namespace, (others, metrics) in made.items():
+                assert metrics["from"] == MONITORING and "from" not in others, made
+                ours = namespace == "imdslet-system"
+                assert metrics["ports"] == [{"port": "health" if ours else port}], made
+                tcp = [ports for ports in others["ports"] if ports.get("protocol") != "UDP"]
+                reached = [ports for ports in tcp if not ours and ports["port"] <= port <= ports["endPort"]]
+                assert not reached and len(tcp) == (1 if ours or port == 65535 else 2), others
+    open_to_all = one(rendered({"networkPolicies": {"create": True}}), "NetworkPolicy", "imdslet")["spec"]["ingress"]
+    assert open_to_all == [{"ports": [{"port": "https"}]}, {"ports": [{"port": "health"}]}], open_to_all
 
 
 def what_is_optional_comes_when_it_is_asked_for():
@@ -267,6 +319,8 @@ def a_wrong_value_is_refused_by_its_name():
     for values, words in (
         ({"cloud": "mars"}, ["cloud", "usgov"]),
         ({"tenantID": "t"}, ["tenantID"]),
+        ({"tenantId": "TENANT"}, ['tenantId is "TENANT"', "domain name"]),
+        ({"tenantId": "7e000000-0000-4000-8000-00000000000"}, ["tenantId is", "GUID"]),
         ({"webhook": {"timeoutSeconds": 4}}, ["timeoutSeconds"]),
         ({"webhook": {"replica": 1}}, ["webhook", "replica"]),
         ({"image": {"digest": "abc"}}, ["digest"]),
@@ -279,6 +333,10 @@ def a_wrong_value_is_refused_by_its_name():
         ({"namespaces": {"web": {"httpProxy": "http://p"}}}, ["web", "httpProxy"]),
         ({"namespaces": {"web": {"httpsProxy": "socks5://p"}}}, ["web", "httpsProxy"]),
         ({"azureIdentities": {"db": {"clientID": "c", "resourceId": "/r"}}}, ["db", "resourceId"]),
+        ({"networkPolicies": {"create": True, "metricsFrom": [{"namespace": "monitoring"}]}}, ["metricsFrom", "namespace"]),
+        ({"networkPolicies": {"metricsFrom": MONITORING}}, ["networkPolicies.metricsFrom", "networkPolicies.create"]),
+        ({"networkPolicies": {"sidecarMetrics": ["web"]}, "sidecar": {"metricsPort": 9464}}, ["sidecarMetrics", "metricsFrom"]),
+        ({"networkPolicies": {"sidecarMetrics": ["web"], "metricsFrom": MONITORING}}, ["sidecarMetrics", "sidecar.metricsPort"]),
     ):
         ended = helm(values, KINDS)
         assert ended.returncode and all(word in ended.stderr for word in words), f"{values}: {ended.stderr}"
@@ -289,8 +347,9 @@ def a_wrong_value_is_refused_by_its_name():
 
 TESTS = [
     install_yaml_and_the_page_and_the_copies_are_made_of_it, the_page_says_what_became_of_each_value_of_the_old_chart, each_value_is_in_the_schema_and_changes_what_is_rendered, helm_lints_it,
-    what_is_kept_is_never_deleted, a_large_uid_stays_a_number, settings_arrive, pods_start_anew_with_other_settings, another_namespace_is_everywhere,
-    a_certificate_of_somebody_else_takes_the_rights_away, pods_are_as_they_are_wanted, what_is_optional_comes_when_it_is_asked_for,
+    what_is_kept_is_never_deleted, no_backup_has_a_key, a_large_uid_stays_a_number, settings_arrive, pods_start_anew_with_other_settings, another_namespace_is_everywhere,
+    a_certificate_of_somebody_else_takes_the_rights_away, pods_are_as_they_are_wanted,
+    webhook_configurations_are_as_they_are_wanted, metrics_are_for_whom_the_policies_name, what_is_optional_comes_when_it_is_asked_for,
     identities_are_rendered_as_the_old_chart_rendered_them, a_wrong_value_is_refused_by_its_name,
 ]
 failed = 0

@@ -22,6 +22,8 @@ CHART = ROOT / "manifests/chart"
 CONFIGURATIONS = "mutatingwebhookconfiguration,validatingwebhookconfiguration"
 # The chart and the programs of today, under the number of another release.
 OLDER = "0.0.9"
+# What its definition of AzureIdentity calls a column, and no other has.
+OLD_COLUMN = "FormerClientID"
 
 
 def helm(t, *args):
@@ -66,6 +68,8 @@ def older_chart(t):
     text = (folder / "Chart.yaml").read_text()
     version = re.search(r"^appVersion: (.+)$", text, re.MULTILINE).group(1)
     (folder / "Chart.yaml").write_text(text.replace(version, OLDER))
+    definitions = folder / "files/crds.yaml"
+    definitions.write_text(definitions.read_text().replace("name: ClientID", f"name: {OLD_COLUMN}"))
     for name in ("imdslet-webhook", "imdslet-sidecar"):
         image = f"docker.io/library/{name}"
         t.cluster.ctr("images", "tag", "--force", f"{image}:{version}", f"{image}:{OLDER}")
@@ -98,6 +102,9 @@ def helm_takes_over_upgrades_rolls_back_and_uninstalls_and_no_identity_is_lost(t
     t.pod("before")
     t.verified("before")
     older, version = older_chart(t)
+    definition = lambda: t.api.get("CustomResourceDefinition", None, "azureidentities.aadpodidentity.k8s.io")
+    is_old = lambda: OLD_COLUMN in json.dumps(definition()["spec"])
+    made = definition()["metadata"]["uid"]
     sidecar_of = lambda pod: t.api.get("Pod", t.namespace, pod)["spec"]["initContainers"][0]["image"]
 
     def both_follow(client_id):
@@ -113,11 +120,13 @@ def helm_takes_over_upgrades_rolls_back_and_uninstalls_and_no_identity_is_lost(t
         t.pod("installed", containers=[container("loop")])
         t.verified("installed")
         assert sidecar_of("installed") == f"imdslet-sidecar:{OLDER}", sidecar_of("installed")
+        assert is_old(), "the older chart has brought its definitions"
         began = time.time()
         network = ["--set=networkPolicies.create=true", f"--set=networkPolicies.denyNodeIdentity={{{t.namespace}}}"]
         helm(t, "upgrade", "imdslet", CHART, values(t), "--set=webhook.replicas=3", "--set=whenUnbound=deny", *network)
         rolled_out(t)
         assert replicas(t) == 3, replicas(t)
+        assert not is_old(), "the definitions are not upgraded"
         # Accepted; that they hold is shown by network_policies.py.
         assert policies(t) == [f"{SYSTEM}/imdslet", f"{t.namespace}/imdslet-deny-node-identity"], policies(t)
         denied = lambda: t.pod("nobody", label=f"{t.label}-nobody")
@@ -138,6 +147,7 @@ def helm_takes_over_upgrades_rolls_back_and_uninstalls_and_no_identity_is_lost(t
         t.verified("back")
         uninstall(t)
         assert not t.api.find("Deployment", SYSTEM, "imdslet-webhook"), "the webhook is still there"
+        assert definition()["metadata"]["uid"] == made, "the definition was deleted and made anew"
         names = [one["metadata"]["name"] for one in t.api.list("AzureIdentity", t.namespace)]
         assert names == ["identity"], f"the identities are {names}"
         assert t.api.list("AzureIdentityBinding", t.namespace), "the bindings are gone"
@@ -147,6 +157,27 @@ def helm_takes_over_upgrades_rolls_back_and_uninstalls_and_no_identity_is_lost(t
         t.cluster.install()
     t.pod("after")
     t.verified("after")
+
+
+def helm_refuses(t, *args):
+    """What Helm says where it ends with an error."""
+    command = [os.environ["HELM"], f"--kubeconfig={os.environ['K8S_KUBECONFIG']}", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert done.returncode, f"helm {args}: {done.stdout}"
+    return done.stderr
+
+
+@test
+def what_a_stranger_gets_wrong_is_said_with_what_to_do(t):
+    t.make_namespace()
+    install = ("install", "another", CHART, f"--set=tenantId={TENANT}")
+    said = helm_refuses(t, *install, f"--namespace={t.namespace}", "--take-ownership")
+    assert f"imdslet is in namespace {SYSTEM} already" in said and f"--namespace {SYSTEM}" in said, said
+    # The definitions and all else are install.yaml's, or those of the old chart: Helm takes nothing over unasked.
+    said = helm_refuses(t, *install, f"--namespace={SYSTEM}")
+    assert "invalid ownership metadata" in said, said
+    said = helm_refuses(t, "template", CHART, "--kube-version=1.29.9")
+    assert ">=1.30.0" in said and "1.29.9" in said, said
 
 
 def rights(t):
@@ -282,6 +313,8 @@ def cases(t):
         ({"metrics": {"serviceMonitor": True, "interval": "1m", "labels": {"prometheus": "main"}}}, ""),
         ({"csi": {"enabled": True}, "userRoles": {"create": True}}, ""),
         ({"networkPolicies": {"create": True, "denyNodeIdentity": [t.namespace]}}, ""),
+        ({"networkPolicies": {"create": True, "sidecarMetrics": [t.namespace], "metricsFrom": [
+            {"namespaceSelector": term, "podSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]}, "sidecar": {"metricsPort": 65535}}, ""),
         # By imdslet itself, since nothing of a dry run is there for what comes after it.
         ({"azureIdentities": {"db": identity}}, "AzureIdentity"),
     )

@@ -1,6 +1,7 @@
 """The NetworkPolicies of the chart, where they hold: the node's network enforces them for as long as a test lasts."""
 
 import contextlib
+import json
 import os
 import subprocess
 import urllib.parse
@@ -16,16 +17,25 @@ HTTPS, HEALTH, METRICS = 8443, 8080, 9464
 OTHER = 9999
 
 
-@contextlib.contextmanager
-def chart_policies(t, *settings):
-    """The NetworkPolicies that the chart makes by these settings, and nothing else of it."""
-    values = [f"--set={one}" for one in (f"tenantId={TENANT}", *settings)]
+def rendered(**values):
+    """The NetworkPolicies that the chart makes of these values, and nothing else of it."""
     command = [os.environ["HELM"], "template", "imdslet", ROOT / "manifests/chart", f"--namespace={SYSTEM}",
-               f"--kube-version={os.environ['K8S_VERSION']}", "--show-only=templates/network.yaml", *values]
-    done = subprocess.run(command, capture_output=True, text=True)
+               f"--kube-version={os.environ['K8S_VERSION']}", "--show-only=templates/network.yaml", "--values=-"]
+    done = subprocess.run(command, input=json.dumps({"tenantId": TENANT} | values), capture_output=True, text=True)
     assert done.returncode == 0, f"helm template: {done.stderr}"
-    with applied(t, done.stdout):
+    return done.stdout
+
+
+@contextlib.contextmanager
+def chart_policies(t, **policies):
+    """While it lasts they are in force, by what is set below `networkPolicies`."""
+    with applied(t, rendered(networkPolicies=policies)):
         yield
+
+
+def of_namespace(name):
+    """A peer of a NetworkPolicy: the pods of a namespace."""
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
 
 
 @contextlib.contextmanager
@@ -77,7 +87,7 @@ def behind_the_charts_policy_admission_probes_and_metrics_go_on_and_no_other_por
         for _, network in pods.values():
             listeners.enter_context(listening(t, network))
         assert everybody((0, 200)), f"without a policy: {others()}"
-        with chart_policies(t, "networkPolicies.create=true"):
+        with chart_policies(t, create=True):
             t.eventually(f"nobody reaches port {OTHER}", lambda: everybody((REFUSED, 0)), 30)
             for who, network in askers.items():
                 for name, (address, _) in pods.items():
@@ -90,13 +100,42 @@ def behind_the_charts_policy_admission_probes_and_metrics_go_on_and_no_other_por
                 assert (code, status) == (0, 405), f"{who} asks the webhook: {code} {status}"
             t.pod()
             t.verified()
-            # The kubelet's probes decide whether new replicas are ready.
-            for name in DEPLOYMENTS:
-                t.cluster.restart(name)
-            for name in DEPLOYMENTS:
-                t.cluster.wait_for_rollout(name)
-            t.pod("after")
-            t.verified("after")
+            probes_go_on(t)
+
+
+def probes_go_on(t):
+    """The kubelet's probes decide whether new replicas are ready."""
+    for name in DEPLOYMENTS:
+        t.cluster.restart(name)
+    for name in DEPLOYMENTS:
+        t.cluster.wait_for_rollout(name)
+    t.pod("after")
+    t.verified("after")
+
+
+@shows("NetworkPolicy")
+@test
+def metrics_of_the_programs_are_for_whom_the_chart_names_and_probes_and_admissions_go_on(t):
+    t.bound()
+    monitoring = t.make_namespace(name=f"{t.namespace}-monitoring")
+    t.pod("asker", opted_in=False)
+    t.pod("asker", opted_in=False, namespace=monitoring)
+    named = network_of(t, "asker", namespace=monitoring)
+    others = {"a pod": network_of(t, "asker"), "another machine": None}
+    pods = {name: address for name, address, _ in replicas(t)}
+
+    def metrics(network):
+        return {name: ask(network, f"http://{address}:{HEALTH}/metrics")[:2] for name, address in pods.items()}
+
+    with policies_hold(t), chart_policies(t, create=True, metricsFrom=[of_namespace(monitoring)]):
+        refused = dict.fromkeys(pods, (REFUSED, 0))
+        t.eventually("others do not read them", lambda: all(metrics(one) == refused for one in others.values()), 30)
+        assert metrics(named) == dict.fromkeys(pods, (0, 200)), metrics(named)
+        # A GET: whoever is told so has reached the program.
+        for who, network in others.items():
+            code, status, _ = ask(network, f"https://{pods['imdslet-webhook']}:{HTTPS}/mutate")
+            assert (code, status) == (0, 405), f"{who} asks the webhook: {code} {status}"
+        probes_go_on(t)
 
 
 @shows("NetworkPolicy")
@@ -109,7 +148,7 @@ def pods_that_are_kept_from_their_nodes_identities_have_their_own_in_both_modes(
     kept, free = network_of(t, "plain"), network_of(t, "plain", namespace=elsewhere)
     with metadata_service(t), policies_hold(t):
         assert is_nodes(ask_metadata(kept)) and is_nodes(ask_metadata(free)), "without a policy"
-        with chart_policies(t, f"networkPolicies.denyNodeIdentity={{{t.namespace}}}"):
+        with chart_policies(t, denyNodeIdentity=[t.namespace]):
             t.eventually("the pod is kept from it", lambda: ask_metadata(kept)[0] == REFUSED, 30)
             for who, network in {"the node": node(t), "a pod elsewhere": free}.items():
                 assert is_nodes(ask_metadata(network)), f"{who} is kept from it too: {ask_metadata(network)}"
@@ -136,7 +175,7 @@ def documented():
 
 @shows("NetworkPolicy")
 @test
-def metrics_of_sidecars_are_for_the_namespace_that_the_documented_policy_names(t):
+def metrics_of_sidecars_are_for_the_namespace_that_the_policy_of_page_or_chart_names(t):
     t.bound()
     monitoring = t.make_namespace(name=f"{t.namespace}-monitoring")
     t.pod("asker", opted_in=False)
@@ -150,15 +189,17 @@ def metrics_of_sidecars_are_for_the_namespace_that_the_documented_policy_names(t
         t.cluster.set(IMDSLET_SIDECAR_METRICS_PORT=None)
     address, own = t.api.get("Pod", t.namespace, "app")["status"]["podIP"], network_of(t)
     metrics = lambda network: ask(network, f"http://{address}:{METRICS}/metrics")[:2]
-    policy = documented().replace("NAMESPACE", t.namespace).replace("monitoring", monitoring)
+    page = documented().replace("NAMESPACE", t.namespace).replace("monitoring", monitoring)
+    policies = {"sidecarMetrics": [t.namespace], "metricsFrom": [of_namespace(monitoring)]}
     with policies_hold(t), listening(t, own):
-        assert metrics(other) == metrics(named) == (0, 200), "without a policy"
-        with applied(t, policy):
-            t.eventually("others do not read them", lambda: metrics(other) == (REFUSED, 0), 30)
-            assert metrics(named) == (0, 200), f"nor does {monitoring}: {metrics(named)}"
-            application = ask(other, f"http://{address}:{OTHER}/")
-            assert application[:2] == (0, 200), f"the application's own port: {application}"
-            # The application itself, on its own loopback, and with the token that it is there for.
-            assert ask(own, f"http://127.0.0.1:{METRICS}/metrics")[:2] == (0, 200)
-            t.pod("after")
-            t.verified("after")
+        for whose, policy in {"page": page, "chart": rendered(networkPolicies=policies, sidecar={"metricsPort": METRICS})}.items():
+            t.eventually("without a policy all do", lambda: metrics(other) == metrics(named) == (0, 200), 30)
+            with applied(t, policy):
+                t.eventually(f"{whose}: others do not read them", lambda: metrics(other) == (REFUSED, 0), 30)
+                assert metrics(named) == (0, 200), f"{whose}: nor does {monitoring}: {metrics(named)}"
+                application = ask(other, f"http://{address}:{OTHER}/")
+                assert application[:2] == (0, 200), f"{whose}: the application's own port: {application}"
+                # The application itself, on its own loopback, and with the token that it is there for.
+                assert ask(own, f"http://127.0.0.1:{METRICS}/metrics")[:2] == (0, 200), whose
+                t.pod(f"after-{whose}")
+                t.verified(f"after-{whose}")
