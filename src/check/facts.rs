@@ -1,5 +1,7 @@
 //! What was seen of a cluster.
 
+use std::collections::BTreeMap;
+
 use imdslet_core::index::Index;
 use serde::Deserialize;
 use serde_json::Value;
@@ -34,6 +36,10 @@ pub struct Facts {
     pub rehearsal: Seen<Rehearsal>,
     /// Labelled pods.
     pub pods: Seen<Vec<Value>>,
+    /// The pods of imdslet itself.
+    pub own_pods: Seen<Vec<Value>>,
+    /// What imdslet is set to, by its variables; nothing where it is not installed.
+    pub settings: Seen<BTreeMap<String, String>>,
     /// Namespaces and exceptions, which say who is to be left alone.
     pub index: Seen<Index>,
     /// Where imdslet is, or would be.

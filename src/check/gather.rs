@@ -6,11 +6,13 @@ use imdslet_core::objects::Object;
 use serde_json::{Value, json};
 
 use super::Wanted;
-use super::facts::{Facts, Issuer, Key, Outside, Rehearsal, Seen};
+use super::facts::{Facts, Issuer, Key, Outside, Rehearsal, Seen, text};
 use super::follow::workload;
 use super::rights::INSTALL;
 use crate::https::Client;
-use crate::live::{Cluster, EXCEPTIONS, IDENTITIES, Kind, LiveError, NAMESPACES, message};
+use crate::live::{
+    Cluster, EXCEPTIONS, IDENTITIES, Kind, LiveError, NAMESPACE, NAMESPACES, message,
+};
 
 const DEPLOYMENTS: Kind = Kind::new("apps", "v1", "deployments", "Deployment");
 const DAEMONSETS: Kind = Kind::new("apps", "v1", "daemonsets", "DaemonSet");
@@ -25,8 +27,8 @@ const DEFINITIONS: Kind = Kind::new(
 );
 const WEBHOOK: &str = "apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/imdslet";
 
-/// Where imdslet is where nothing else is said.
-const NAMESPACE: &str = "imdslet-system";
+/// The label of everything that the installation brings.
+const PART_OF: &str = "/metadata/labels/app.kubernetes.io~1part-of";
 
 /// Looks at everything. `web` asks what stands outside of the cluster.
 ///
@@ -68,6 +70,10 @@ pub async fn gather(
         let label = pod.pointer("/metadata/labels/aadpodidbinding").and_then(Value::as_str);
         label.is_some_and(|label| !label.is_empty())
     };
+    let is_own = |pod: &Value| {
+        text(pod, "/metadata/namespace") == namespace && text(pod, PART_OF) == "imdslet"
+    };
+    let own_pods = pods.clone().map(|pods| pods.into_iter().filter(is_own).collect());
     Ok(Facts {
         now,
         version,
@@ -79,6 +85,8 @@ pub async fn gather(
         workers: unseen.map_or(Ok(workers), Err),
         lease: seen(cluster.get(&lease).await),
         index: left_alone(cluster).await,
+        own_pods,
+        settings: seen(cluster.settings(&namespace).await),
         webhook,
         namespace,
         rehearsal: rehearse(cluster, &wanted.namespace).await,

@@ -7,6 +7,8 @@ use x509_parser::pem::Pem;
 
 use super::facts::{Facts, Rehearsal, Seen, text};
 use super::report::{Check, Group, Verdict};
+use super::stuck::{podless, stuck};
+use super::tenant;
 
 /// After so long without a sign of the leader another one should have taken over.
 const STALE: i64 = 60;
@@ -27,9 +29,10 @@ pub(super) fn group(facts: &Facts, version: &str) -> Group {
         Ok(Some(webhook)) => {
             checks.push(Check::passed(what.0, what.1));
             for deployment in ["imdslet-webhook", "imdslet-controller"] {
-                checks.push(replicas(&facts.workers, deployment, &facts.namespace));
+                checks.push(replicas(facts, deployment));
             }
-            checks.push(leader(&facts.lease, facts.now));
+            checks.push(tenant::check(&facts.settings, &facts.identities, &facts.namespace));
+            checks.push(leader(&facts.lease, &facts.namespace, facts.now));
             checks.push(releases(&facts.workers, version, &facts.namespace));
             checks.push(bundles(webhook, facts.now));
             checks.push(circle(webhook, &facts.workers, &facts.namespace));
@@ -48,17 +51,15 @@ fn deployment<'a>(workers: &'a [Value], name: &str, namespace: &str) -> Option<&
     })
 }
 
-fn replicas(seen: &Seen<Vec<Value>>, name: &'static str, namespace: &str) -> Check {
+fn replicas(facts: &Facts, name: &'static str) -> Check {
+    let namespace = &facts.namespace;
     let title = format!("the replicas of {name} are ready");
     let what =
         (if name == "imdslet-webhook" { "webhook-ready" } else { "controller-ready" }, &*title);
-    let workers = match seen {
+    let workers = match &facts.workers {
         Ok(workers) => workers,
         Err(why) => return Check::unknown(what, why),
     };
-    let logs = format!(
-        "kubectl -n {namespace} describe deployment {name}; kubectl -n {namespace} logs deploy/{name}"
-    );
     let Some(found) = deployment(workers, name, namespace) else {
         let message = format!("Deployment {namespace}/{name} does not exist");
         return Check::found(
@@ -70,16 +71,10 @@ fn replicas(seen: &Seen<Vec<Value>>, name: &'static str, namespace: &str) -> Che
     };
     let count = |pointer: &str| found.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
     let (wanted, ready) = (count("/spec/replicas"), count("/status/availableReplicas"));
-    if ready == 0 || wanted == 0 {
-        return Check::found(what, Verdict::Failed, format!("{ready} of {wanted} are ready"), logs);
-    }
-    if ready < wanted {
-        return Check::found(
-            what,
-            Verdict::Warning,
-            format!("{ready} of {wanted} are ready"),
-            logs,
-        );
+    if ready == 0 || ready < wanted {
+        let verdict = if ready == 0 { Verdict::Failed } else { Verdict::Warning };
+        let (why, remedy) = not_ready(facts, found, name);
+        return Check::found(what, verdict, format!("{ready} of {wanted} are ready{why}"), remedy);
     }
     if wanted < 2 {
         let message = "it has one replica, and is away while that one is moved";
@@ -88,13 +83,34 @@ fn replicas(seen: &Seen<Vec<Value>>, name: &'static str, namespace: &str) -> Che
     Check::passed(what.0, format!("{ready} of {wanted} replicas of {name} are ready"))
 }
 
-fn leader(seen: &Seen<Option<Value>>, now: i64) -> Check {
+/// Why replicas are not ready, as far as their pods say it, and what to do.
+fn not_ready(facts: &Facts, deployment: &Value, name: &str) -> (String, String) {
+    let namespace = &facts.namespace;
+    let is_of_it = |pod: &&Value| {
+        text(pod, "/metadata/labels/app.kubernetes.io~1name") == name
+            && text(pod, "/metadata/deletionTimestamp").is_empty()
+    };
+    let mut pods = facts.own_pods.iter().flatten().filter(is_of_it);
+    match pods.find_map(|pod| stuck(pod, None)).or_else(|| podless(deployment)) {
+        Some(found) => (format!(": {}", found.message), found.remedy),
+        None => (
+            String::new(),
+            format!(
+                "kubectl -n {namespace} describe deployment {name}; kubectl -n {namespace} logs \
+                 deploy/{name}"
+            ),
+        ),
+    }
+}
+
+fn leader(seen: &Seen<Option<Value>>, namespace: &str, now: i64) -> Check {
     let what = ("leader", "one controller leads");
     let lease = match seen {
         Ok(Some(lease)) => lease,
         Ok(None) => {
-            let message = "there is no Lease imdslet-system/imdslet-controller: none has led yet";
-            let remedy = "kubectl -n imdslet-system logs deploy/imdslet-controller";
+            let message =
+                format!("there is no Lease {namespace}/imdslet-controller: none has led yet");
+            let remedy = format!("kubectl -n {namespace} logs deploy/imdslet-controller");
             return Check::found(what, Verdict::Failed, message, remedy);
         }
         Err(why) => return Check::unknown(what, why),
@@ -113,8 +129,10 @@ fn leader(seen: &Seen<Option<Value>>, now: i64) -> Check {
             } else {
                 format!("the last sign of a leader is {} s old", now - renewed.as_second())
             },
-            "running pods do not follow their bindings; kubectl -n imdslet-system logs \
-             deploy/imdslet-controller, and see that this machine's clock is right",
+            format!(
+                "running pods do not follow their bindings; kubectl -n {namespace} logs \
+                 deploy/imdslet-controller, and see that this machine's clock is right"
+            ),
         ),
         Err(error) => Check::unknown(what, &format!("spec.renewTime of the Lease: {error}")),
     }
@@ -277,7 +295,7 @@ fn rehearsed(seen: &Seen<Rehearsal>) -> Check {
                 what,
                 Verdict::Failed,
                 format!("the API server cannot ask the webhook: {said}"),
-                "see that port 443 of Service imdslet-system/imdslet-webhook leads to ready replicas, that \
+                "see that port 443 of Service imdslet-webhook leads to ready replicas, that \
              the API server reaches them (private clusters: a firewall between control plane and \
              nodes), and their logs",
             )

@@ -2,7 +2,7 @@
 //! a workload gets.
 //!
 //! What is seen is gathered first (`gather`, `follow`), by an API server alone; each verdict is a function of
-//! what was seen (`cluster`, `metadata`, `installed`, `workload`, `tokens`).
+//! what was seen (`cluster`, `metadata`, `installed`, `tenant`, `stuck`, `workload`, `tokens`).
 
 mod args;
 mod cluster;
@@ -13,6 +13,8 @@ mod installed;
 mod metadata;
 mod report;
 mod rights;
+mod stuck;
+mod tenant;
 mod tokens;
 mod workload;
 

@@ -55,6 +55,10 @@ pub fn roles<'a>(namespaces: impl IntoIterator<Item = &'a str>) -> Vec<Value> {
     let mut rules: Vec<_> = READ.iter().chain(makers).map(rule).collect();
     let paths = ["/version", "/.well-known/openid-configuration", "/openid/v1/jwks"];
     rules.push(json!({"nonResourceURLs": paths, "verbs": ["get"]}));
+    // What imdslet is set to, and no other ConfigMap.
+    rules.push(json!({
+        "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["imdslet-config"], "verbs": ["get"],
+    }));
     // Everybody who is known may ask what they may.
     let mut all = vec![json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use serde_json::{Value, json};
 
@@ -112,6 +114,8 @@ fn healthy() -> Facts {
             answer: pod(true),
         }),
         pods: Ok(vec![pod(true)]),
+        own_pods: Ok(Vec::new()),
+        settings: Ok([("AZURE_TENANT_ID".to_owned(), "contoso.example".to_owned())].into()),
         index: Ok(Index::default()),
         namespace: "imdslet-system".to_owned(),
         workloads: vec![Workload {
@@ -255,6 +259,51 @@ fn what_is_wrong_with_an_installation_is_named_alone_with_what_to_do() {
             Warning,
             "1 of 2",
         ),
+        (
+            |f| {
+                f.workers.as_mut().unwrap()[0] = deployment("imdslet-webhook", 0);
+                f.own_pods =
+                    Ok(vec![waiting("imdslet-controller", "b"), waiting("imdslet-webhook", "a")]);
+            },
+            "webhook-ready",
+            Failed,
+            "0 of 2 are ready: container a (r/a:1) of pod imdslet-system/imdslet-webhook-1: \
+             ImagePullBackOff: not found; name an image that the nodes can pull",
+        ),
+        (
+            |f| {
+                f.workers.as_mut().unwrap()[1] = deployment("imdslet-controller", 1);
+                f.workers.as_mut().unwrap()[1]["status"]["conditions"] =
+                    json!([{"type": "ReplicaFailure", "status": "True", "message": "quota"}]);
+            },
+            "controller-ready",
+            Warning,
+            "1 of 2 are ready: its pods are refused: quota",
+        ),
+        (|f| f.settings = Err("forbidden".into()), "tenant", Unknown, "forbidden"),
+        (
+            |f| f.settings = Ok(BTreeMap::new()),
+            "tenant",
+            Warning,
+            "no tenant is set: an AzureIdentity that names none will get no tokens; set \
+             AZURE_TENANT_ID in ConfigMap imdslet-system/imdslet-config",
+        ),
+        (
+            |f| {
+                f.settings = Ok([("AZURE_TENANT_ID".to_owned(), String::new())].into());
+                let named =
+                    json!({"clientID": ID, "resourceID": RESOURCE, "TenantID": "contoso.example"});
+                let unnamed = json!({"clientID": ID, "resourceID": RESOURCE});
+                f.identities = Ok(vec![
+                    identity("a", &named),
+                    identity("b", &unnamed),
+                    identity("c", &unnamed),
+                ]);
+            },
+            "tenant",
+            Failed,
+            "no tenant is set, and AzureIdentity web/b names none, nor do 1 more; set",
+        ),
         (|f| f.lease = Ok(None), "leader", Failed, "none has led yet"),
         (|f| f.now += 120, "leader", Failed, "120 s old"),
         (|f| release(f, "0.2.0"), "releases", Warning, "controller 0.2.0"),
@@ -286,7 +335,7 @@ fn what_is_wrong_with_an_installation_is_named_alone_with_what_to_do() {
             |f| refused(f, 500, "failed calling webhook \"pods.imdslet.dev\""),
             "admission",
             Failed,
-            "Service imdslet-system/imdslet-webhook",
+            "Service imdslet-webhook leads",
         ),
         (|f| refused(f, 422, "quota"), "admission", Failed, "is refused (422): quota"),
         (
@@ -299,6 +348,32 @@ fn what_is_wrong_with_an_installation_is_named_alone_with_what_to_do() {
     ]);
 }
 
+/// A pod of imdslet whose container waits for its image.
+fn waiting(name: &str, container: &str) -> Value {
+    json!({"metadata": {"namespace": "imdslet-system", "name": format!("{name}-1"),
+            "labels": {"app.kubernetes.io/name": name}},
+        "status": {"containerStatuses": [{"name": container, "image": format!("r/{container}:1"),
+            "state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}}]}})
+}
+
+const ID: &str = "c0000000-0000-4000-8000-000000000001";
+const RESOURCE: &str = "/subscriptions/5b000000-0000-4000-8000-000000000000/resourcegroups/rg\
+                        /providers/Microsoft.ManagedIdentity/userAssignedIdentities/db";
+
+fn identity(name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentity",
+        "metadata": {"namespace": "web", "name": name}, "spec": spec})
+}
+
+#[test]
+fn without_a_tenant_of_the_installation_those_of_the_identities_do() {
+    let mut facts = healthy();
+    facts.settings = Ok(BTreeMap::new());
+    let spec = json!({"clientID": ID, "resourceID": RESOURCE, "tenantID": "contoso.example"});
+    facts.identities = Ok(vec![identity("a", &spec)]);
+    assert_eq!(found(&facts), []);
+}
+
 #[test]
 fn what_keeps_a_workload_from_its_tokens_is_named_alone_with_what_to_do() {
     use Verdict::{Failed, Unknown, Warning};
@@ -309,6 +384,17 @@ fn what_keeps_a_workload_from_its_tokens_is_named_alone_with_what_to_do() {
             "sidecar",
             Failed,
             "explain",
+        ),
+        (
+            |f| {
+                let pod = &mut f.workloads[0].pods.as_mut().unwrap()[0].pod;
+                pod["status"] = waiting("app", "imdslet")["status"].take();
+            },
+            "sidecar",
+            Failed,
+            "(r/imdslet:1) of pod web/app-1: ImagePullBackOff: not found; name an image that the \
+             nodes can pull, with its registry, and the pull secrets that the registry wants; its \
+             image is `sidecar.image` of the chart",
         ),
         (
             |f| {

@@ -1,11 +1,12 @@
 //! How far a workload gets, down to the token.
 
 use imdslet_core::contract::PodIdentities;
-use imdslet_core::names::IDENTITIES;
+use imdslet_core::names::{IDENTITIES, SIDECAR};
 use serde_json::Value;
 
 use super::facts::{Followed, Workload};
 use super::report::{Check, Group, Verdict};
+use super::stuck::stuck;
 use super::tokens;
 
 /// `now` is in seconds since the Unix epoch.
@@ -55,6 +56,15 @@ fn of_pod(followed: &Followed, now: i64) -> Vec<Check> {
             format!("pod {name} has no container imdslet"),
             "imdslet explain --live pod/NAMESPACE/NAME tells why",
         ));
+        return checks;
+    }
+    if let Some(found) = stuck(pod, Some(SIDECAR)) {
+        let remedy = format!(
+            "{}; its image is `sidecar.image` of the chart, IMDSLET_SIDECAR_IMAGE of the ConfigMap, \
+             and a pod pulls it with pull secrets of its own",
+            found.remedy
+        );
+        checks.push(Check::found(what, Verdict::Failed, found.message, remedy));
         return checks;
     }
     checks.push(Check::passed(what.0, format!("pod {name} has the sidecar")));

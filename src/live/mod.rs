@@ -29,6 +29,8 @@ pub(crate) use kinds::{EXCEPTIONS, IDENTITIES, NAMESPACES};
 
 /// How long one answer of the API server may take.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Where imdslet is where nothing else is said.
+pub const NAMESPACE: &str = "imdslet-system";
 /// How many objects are asked for at once.
 const PAGE: usize = 500;
 /// How often a list is begun anew that has grown too old while it was read.
@@ -273,14 +275,15 @@ impl Cluster {
         issuer.map(str::to_owned).ok_or_else(|| self.answer(path, status, &value))
     }
 
-    /// What the installation of imdslet is set to, by its variables; nothing where there is none.
+    /// What the installation of imdslet in a namespace is set to, by its variables; nothing where
+    /// there is none.
     ///
     /// # Errors
     ///
     /// [`LiveError`].
-    pub async fn settings(&self) -> Result<BTreeMap<String, String>, LiveError> {
-        let path = "api/v1/namespaces/imdslet-system/configmaps/imdslet-config";
-        let config = self.get(path).await?.unwrap_or_default();
+    pub async fn settings(&self, namespace: &str) -> Result<BTreeMap<String, String>, LiveError> {
+        let path = format!("api/v1/namespaces/{namespace}/configmaps/imdslet-config");
+        let config = self.get(&path).await?.unwrap_or_default();
         let data = config.get("data").and_then(Value::as_object).into_iter().flatten();
         let texts = data.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
         Ok(texts.collect())

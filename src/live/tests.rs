@@ -126,10 +126,10 @@ async fn settings_are_those_of_the_installation_if_there_is_one() {
         assert_eq!(path, "api/v1/namespaces/imdslet-system/configmaps/imdslet-config");
         (OK, json!({"data": {"AZURE_TENANT_ID": "t.example", "IMDSLET_SCOPE": "namespaced"}}))
     });
-    let settings = installed.settings().await.unwrap();
+    let settings = installed.settings(NAMESPACE).await.unwrap();
     assert_eq!(settings["AZURE_TENANT_ID"], "t.example");
     let none = cluster(|_| status(StatusCode::NOT_FOUND, "not found"));
-    assert!(none.settings().await.unwrap().is_empty());
+    assert!(none.settings(NAMESPACE).await.unwrap().is_empty());
 }
 
 #[tokio::test]
