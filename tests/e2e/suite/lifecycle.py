@@ -2,12 +2,14 @@
 
 import json
 import subprocess
+import tempfile
 import time
 
 from cluster import DEPLOYMENTS, ROOT
 from entra import FRESH
 from harness import SYSTEM, container, scenario, test
 from outages import Stream
+from switch import guide, shell
 
 ENDPOINT = "http://127.0.0.1:2579/metadata/identity/oauth2/token?api-version=2018-02-01&resource="
 # A tag of the same program: what is tried is how one takes the place of another.
@@ -186,3 +188,24 @@ def uninstalled_as_documented_it_leaves_nothing_and_takes_no_token_from_a_runnin
     t.bind()
     t.pod("again")
     t.verified("again")
+
+
+@test
+def uninstalled_as_the_guide_has_it_everything_is_gone_but_the_custom_resources(t):
+    t.bound()
+    t.pod(containers=[container("loop")])
+    t.verified()
+    kinds = ("CustomResourceDefinition", "AzureIdentity", "AzureIdentityBinding")
+    # Those of other tests' namespaces may be on their way out.
+    kept = lambda: [one["metadata"]["uid"] for kind in kinds for one in t.api.list(kind, t.namespace)]
+    before, began = kept(), time.time()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for commands in guide(uninstalled_as_the_guide_has_it_everything_is_gone_but_the_custom_resources):
+                shell(commands, folder)
+        assert kept() == before, "custom resources are gone"
+        assert not leftovers(t), leftovers(t)
+        t.eventually("a token after that", lambda: [one for one in t.answers() if one["at"] > time.time() * 1000 - 500], 20)
+        assert not t.refused(since=began), t.refused(since=began)[0]
+    finally:
+        t.cluster.install()
