@@ -46,7 +46,7 @@ pub(super) fn check(
             let more = if rest.is_empty() {
                 String::new()
             } else {
-                format!(", nor do {} more", rest.len())
+                format!(", nor {} {} more", if rest.len() == 1 { "does" } else { "do" }, rest.len())
             };
             let message = format!("no tenant is set, and AzureIdentity {first} names none{more}");
             Check::found(WHAT, Verdict::Failed, message, remedy)
@@ -62,4 +62,60 @@ fn without_tenant(value: &Value) -> Option<ObjectName> {
     // The node's metadata service knows it.
     let needs_none = matches!(identity.credential, Credential::Managed(Source::Managed));
     (identity.tenant_id.is_none() && !needs_none).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn identity(name: &str, spec: &Value, annotations: &Value) -> Value {
+        let mut spec = spec.clone();
+        spec["clientID"] = json!("c0000000-0000-4000-8000-000000000001");
+        json!({"apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentity", "spec": spec,
+            "metadata": {"namespace": "web", "name": name, "annotations": annotations}})
+    }
+
+    fn settings(tenant: &str) -> BTreeMap<String, String> {
+        [("AZURE_TENANT_ID".to_owned(), tenant.to_owned())].into()
+    }
+
+    #[test]
+    fn identities_that_name_no_tenant_need_that_of_the_installation() {
+        let unnamed = |name| identity(name, &json!({}), &json!({}));
+        let named = identity("a", &json!({"TenantID": "contoso.example"}), &json!({}));
+        let by_annotation =
+            identity("b", &json!({}), &json!({"imdslet.dev/tenant-id": "contoso.example"}));
+        let managed = identity("c", &json!({}), &json!({"imdslet.dev/source": "managed"}));
+        let (passed, warning, failed) = (Verdict::Passed, Verdict::Warning, Verdict::Failed);
+        let each_names_its_own = vec![named.clone(), by_annotation, managed];
+        for (tenant, identities, verdict, words) in [
+            ("contoso.example", vec![unnamed("d")], passed, "are of contoso.example"),
+            ("", each_names_its_own, passed, "every AzureIdentity names its tenant"),
+            ("", vec![], warning, "an AzureIdentity that names none will get no tokens"),
+            ("", vec![named, unnamed("d")], failed, "AzureIdentity web/d names none"),
+            ("", vec![unnamed("d"), unnamed("e")], failed, "web/d names none, nor does 1 more"),
+        ] {
+            let check = check(&Ok(settings(tenant)), &Ok(identities), "system");
+            let said = check.message.as_ref().unwrap_or(&check.title);
+            assert!(said.contains(words), "{said}");
+            assert_eq!(check.verdict, verdict, "{said}");
+            let remedy = check.remedy.unwrap_or_default();
+            assert_eq!(remedy.contains("ConfigMap system/imdslet-config"), verdict != passed);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_judged() {
+        let unseen = || Err("forbidden".to_owned());
+        assert_eq!(check(&unseen(), &Ok(Vec::new()), "n").verdict, Verdict::Unknown);
+        assert_eq!(
+            check(&Ok(settings("")), &Err("forbidden".to_owned()), "n").verdict,
+            Verdict::Unknown
+        );
+        // Whatever they are, they have one.
+        let known = Ok(settings("contoso.example"));
+        assert_eq!(check(&known, &Err("forbidden".to_owned()), "n").verdict, Verdict::Passed);
+    }
 }

@@ -280,30 +280,7 @@ fn what_is_wrong_with_an_installation_is_named_alone_with_what_to_do() {
             Warning,
             "1 of 2 are ready: its pods are refused: quota",
         ),
-        (|f| f.settings = Err("forbidden".into()), "tenant", Unknown, "forbidden"),
-        (
-            |f| f.settings = Ok(BTreeMap::new()),
-            "tenant",
-            Warning,
-            "no tenant is set: an AzureIdentity that names none will get no tokens; set \
-             AZURE_TENANT_ID in ConfigMap imdslet-system/imdslet-config",
-        ),
-        (
-            |f| {
-                f.settings = Ok([("AZURE_TENANT_ID".to_owned(), String::new())].into());
-                let named =
-                    json!({"clientID": ID, "resourceID": RESOURCE, "TenantID": "contoso.example"});
-                let unnamed = json!({"clientID": ID, "resourceID": RESOURCE});
-                f.identities = Ok(vec![
-                    identity("a", &named),
-                    identity("b", &unnamed),
-                    identity("c", &unnamed),
-                ]);
-            },
-            "tenant",
-            Failed,
-            "no tenant is set, and AzureIdentity web/b names none, nor do 1 more; set",
-        ),
+        (|f| f.settings = Ok(BTreeMap::new()), "tenant", Warning, "ConfigMap imdslet-system/"),
         (|f| f.lease = Ok(None), "leader", Failed, "none has led yet"),
         (|f| f.now += 120, "leader", Failed, "120 s old"),
         (|f| release(f, "0.2.0"), "releases", Warning, "controller 0.2.0"),
@@ -354,24 +331,6 @@ fn waiting(name: &str, container: &str) -> Value {
             "labels": {"app.kubernetes.io/name": name}},
         "status": {"containerStatuses": [{"name": container, "image": format!("r/{container}:1"),
             "state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}}]}})
-}
-
-const ID: &str = "c0000000-0000-4000-8000-000000000001";
-const RESOURCE: &str = "/subscriptions/5b000000-0000-4000-8000-000000000000/resourcegroups/rg\
-                        /providers/Microsoft.ManagedIdentity/userAssignedIdentities/db";
-
-fn identity(name: &str, spec: &Value) -> Value {
-    json!({"apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentity",
-        "metadata": {"namespace": "web", "name": name}, "spec": spec})
-}
-
-#[test]
-fn without_a_tenant_of_the_installation_those_of_the_identities_do() {
-    let mut facts = healthy();
-    facts.settings = Ok(BTreeMap::new());
-    let spec = json!({"clientID": ID, "resourceID": RESOURCE, "tenantID": "contoso.example"});
-    facts.identities = Ok(vec![identity("a", &spec)]);
-    assert_eq!(found(&facts), []);
 }
 
 #[test]
