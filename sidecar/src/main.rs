@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use imdslet_core::serve::ServeArgs;
+use imdslet_core::arguments::ServeArgs;
 use imdslet_sidecar::{Config, ServeError, Turns, Verdict, probe, serve};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;

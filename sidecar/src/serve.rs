@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::uri::Authority;
+use imdslet_core::arguments::{Mode, ServeArgs};
 use imdslet_core::names::{ADDRESS_CONTAINER, LINK_LOCAL};
-use imdslet_core::serve::{Mode, ServeArgs};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;

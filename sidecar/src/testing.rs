@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use http::Request;
 use http::request::Parts;
+use imdslet_core::arguments::{Mode, ServeArgs};
 use imdslet_core::contract::{FORMAT, PodIdentities, PodIdentity, Source};
-use imdslet_core::serve::{Mode, ServeArgs};
 
 use crate::resource::Resource;
 use crate::secret::Secret;

@@ -1,5 +1,6 @@
 //! What becomes of a pod: the one decision that the webhook and `imdslet inject` share.
 
+use crate::arguments::Mode;
 use crate::choices::{AnnotationError, Choices, KEYS};
 use crate::csi::redirects;
 use crate::index::Index;
@@ -13,7 +14,6 @@ use crate::reserved::{Reserved, own_sidecar};
 use crate::resolve::{Resolution, resolve};
 use crate::resources::sidecar_resources;
 use crate::running::Fittings;
-use crate::serve::Mode;
 use crate::settings::{Settings, WhenUnbound};
 use crate::warning::{Hold, Warning};
 

@@ -4,11 +4,11 @@
 
 use serde_json::Value;
 
+use crate::arguments::Mode;
 use crate::names::{ENDPOINT, PORT, RESOURCES, SIDECAR_MODE, SKIP_CONTAINERS, WHEN_UNBOUND};
 use crate::objects::{NamespaceSettings, list_of};
 use crate::pod::PodView;
 use crate::resources::parse_resources;
-use crate::serve::Mode;
 use crate::settings::{Endpoint, PORT_RANGE, Settings, WhenUnbound, Word, parse_port};
 
 /// The annotations that a person may set on a pod or a namespace.

@@ -7,6 +7,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::arguments::{Mode, ServeArgs};
 use crate::choices::Choices;
 use crate::contract::{FORMAT, PodIdentities};
 use crate::csi::{CLASS_ATTRIBUTE, Redirect};
@@ -15,7 +16,6 @@ use crate::patch::{Edits, Patch};
 use crate::pod::{Container, List, PodView};
 use crate::reserved::{Own, Reserved, check_names};
 use crate::resolve::Usable;
-use crate::serve::{Mode, ServeArgs};
 use crate::settings::{Endpoint, Settings};
 use crate::sidecar::Sidecar;
 use crate::variables::{Announcement, Conflict, HeaderValue, pod_uid};

@@ -12,6 +12,7 @@
 mod added;
 pub mod admission;
 pub mod advice;
+pub mod arguments;
 pub mod assigned;
 pub mod authority;
 mod choices;
@@ -37,7 +38,6 @@ mod reserved;
 pub mod resolve;
 mod resources;
 pub mod running;
-pub mod serve;
 pub mod settings;
 mod sidecar;
 mod text;

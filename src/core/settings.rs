@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::arguments::{Mode, TokenProxy};
 use crate::names::DEFAULT_PORT;
 use crate::resources::Preset;
-use crate::serve::{Mode, TokenProxy};
 
 mod egress;
 mod flags;

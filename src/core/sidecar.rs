@@ -6,6 +6,7 @@ use crate::added::{
     Capabilities, Container, DownwardFile, EnvVar, Exec, FieldRef, KeyToPath, Port, Probe,
     Projected, Projection, SeccompProfile, SecretVolume, SecurityContext, Volume, VolumeMount,
 };
+use crate::arguments::{Mode, ServeArgs, secrets_dir};
 use crate::choices::Choices;
 use crate::contract::{PodIdentity, Source};
 use crate::names::{
@@ -14,7 +15,6 @@ use crate::names::{
     SIDECAR_PROGRAM, TOKEN_FILE, VOLUME_DIR,
 };
 use crate::resolve::Usable;
-use crate::serve::{Mode, ServeArgs, secrets_dir};
 use crate::settings::{Binding, Egress, Endpoint, Settings};
 use crate::text::short_hash;
 

@@ -356,10 +356,7 @@ fn reach(file: &Path, children: &Path, reached: &mut BTreeSet<PathBuf>) {
         let declaration = ["pub(crate) mod ", "pub(super) mod ", "pub mod ", "mod "];
         let rest = declaration.iter().find_map(|start| line.strip_prefix(start));
         let Some(name) = rest.and_then(|rest| rest.strip_suffix(';')) else { continue };
-        let (flat, deep) =
-            (children.join(format!("{name}.rs")), children.join(name).join("mod.rs"));
-        let file = if flat.is_file() { flat } else { deep };
-        reach(&file, &children.join(name), reached);
+        reach(&children.join(format!("{name}.rs")), &children.join(name), reached);
     }
 }
 

@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn the_clusters_version_counts_where_none_is_given() {
-        use imdslet_core::serve::Mode;
+        use imdslet_core::arguments::Mode;
         let mode = |arguments: &[&str], version| {
             config(arguments).unwrap().settings(version).map(|settings| settings.sidecar).ok()
         };

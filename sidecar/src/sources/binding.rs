@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use http::StatusCode;
+use imdslet_core::arguments::ServeArgs;
 use imdslet_core::contract::PodIdentity;
 use imdslet_core::names::{BINDING_CA_FILE, BINDING_TOKEN_FILE};
-use imdslet_core::serve::ServeArgs;
 use rustls::pki_types::CertificateDer;
 
 use super::Wanted;
@@ -139,7 +139,7 @@ mod tests {
         let identity = identity("web/db", '1');
         let fault = fetch(&args, Wanted::new(&identity, &resource)).await.unwrap_err();
         assert_eq!((fault.reason(), fault.status().as_u16()), ("NoBindingProxy", 400));
-        args.binding = Some(imdslet_core::serve::TokenProxy {
+        args.binding = Some(imdslet_core::arguments::TokenProxy {
             url: "https://token-proxy.invalid".to_owned(),
             sni: None,
         });

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use imdslet_core::arguments::ServeArgs;
 use imdslet_core::contract::PodIdentity;
-use imdslet_core::serve::ServeArgs;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;

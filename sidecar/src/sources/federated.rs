@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use imdslet_core::arguments::ServeArgs;
 use imdslet_core::names::TOKEN_FILE;
-use imdslet_core::serve::ServeArgs;
 use zeroize::Zeroizing;
 
 use super::Wanted;

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use azure_core::http::Url;
 use http::StatusCode;
+use imdslet_core::arguments::ServeArgs;
 use imdslet_core::contract::PodIdentity;
 use imdslet_core::names::{IMDS_PATH, LINK_LOCAL};
-use imdslet_core::serve::ServeArgs;
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -7,9 +7,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use http::StatusCode;
+use imdslet_core::arguments::ServeArgs;
 use imdslet_core::contract::PodIdentity;
 use imdslet_core::id::is_object_name;
-use imdslet_core::serve::ServeArgs;
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 

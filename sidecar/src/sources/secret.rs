@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use imdslet_core::serve::ServeArgs;
+use imdslet_core::arguments::ServeArgs;
 
 use super::Wanted;
 use super::exchange::Exchange;

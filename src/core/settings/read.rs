@@ -1,10 +1,10 @@
 //! What was given for the settings, read and checked.
 
 use super::{Binding, DEFAULT_USER, EXTRA_CA_LIMIT, Given, Mistake, Word};
+use crate::arguments::TokenProxy;
 use crate::authority;
 use crate::id::{is_domain_name, is_object_name, is_tenant};
 use crate::resources::Preset;
-use crate::serve::TokenProxy;
 
 /// Kubernetes keeps the CA of its API server in this ConfigMap of every namespace, and AKS's token
 /// proxy has a certificate of that CA. Source: `customTokenEndpoint` in the installation of

@@ -1,6 +1,6 @@
 //! Settings whose values are a few words.
 
-use crate::serve::Mode;
+use crate::arguments::Mode;
 
 /// An Azure cloud: it decides authority and audience where neither is given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

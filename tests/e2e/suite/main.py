@@ -31,7 +31,7 @@ import clients_in_pods  # noqa: F401
 import policies  # noqa: F401
 import network_policies  # noqa: F401
 import threats  # noqa: F401
-import live  # noqa: F401
+import explain_live  # noqa: F401
 import check  # noqa: F401
 import faults  # noqa: F401
 import outages  # noqa: F401

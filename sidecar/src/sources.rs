@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use imdslet_core::arguments::ServeArgs;
 use imdslet_core::contract::{PodIdentity, Source};
 use imdslet_core::id::{is_guid, is_tenant};
-use imdslet_core::serve::ServeArgs;
 use tokio::time::Instant;
 
 use crate::config::FETCH_DEADLINE;

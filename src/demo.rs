@@ -20,7 +20,7 @@ use crate::node::Node;
 use crate::programs::{self, Program, ProgramError};
 
 /// The manifests of the article that the demo tells.
-const ARTICLE: &str = include_str!("../../manifests/demo/0-key-vault.yaml");
+const ARTICLE: &str = include_str!("../manifests/demo/0-key-vault.yaml");
 
 /// What the article's application reads from: Azure Key Vault.
 const VAULT: &str = "https://vault.azure.net";
