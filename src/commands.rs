@@ -36,12 +36,12 @@ pub(super) fn inject(args: InjectArgs) -> anyhow::Result<u8> {
 }
 
 pub(super) fn explain(mut args: ExplainArgs) -> anyhow::Result<u8> {
-    let (documents, issuer) = match args.live.access() {
+    let (documents, issuer) = match args.objects.access() {
         Some(access) => {
             let read = async |cluster: &Cluster| cluster.documents().await;
-            of_cluster(&access, args.issuer, &mut args.settings, read)?
+            of_cluster(&access, args.objects.issuer, &mut args.settings, read)?
         }
-        None => (documents::read(&args.files)?, args.issuer),
+        None => (documents::read(&args.objects.files)?, args.objects.issuer),
     };
     let settings = args.settings.read()?;
     let pods = args.pod.iter().map(|name| Target::pod(name));
@@ -64,12 +64,12 @@ pub(super) fn migrate(mut args: MigrateArgs) -> anyhow::Result<u8> {
             complain(&line);
         }
     };
-    let (dump, issuer) = match args.live.access() {
+    let (dump, issuer) = match args.objects.access() {
         Some(access) => {
             let read = async |cluster: &Cluster| migrate::read_live(cluster, &mut tell).await;
-            of_cluster(&access, args.issuer, &mut args.settings, read)?
+            of_cluster(&access, args.objects.issuer, &mut args.settings, read)?
         }
-        None => (migrate::read(&args.files, &mut tell)?, args.issuer),
+        None => (migrate::read(&args.objects.files, &mut tell)?, args.objects.issuer),
     };
     let settings = args.settings.read()?;
     let issuer = issuer.context("the issuer is not known; name it by --issuer")?;

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{Method, Request, Response};
+use http::{Request, Response, request};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use imdslet_core::with_causes;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -151,7 +152,7 @@ impl Client {
     ///
     /// As [`Client::request`].
     pub async fn get(&self, url: &str) -> Result<Response<Bytes>, Error> {
-        self.send(Method::GET, url, None, Bytes::new()).await
+        self.send(url, Request::get(url), Bytes::new()).await
     }
 
     /// `POST url` with a JSON body.
@@ -164,22 +165,8 @@ impl Client {
         url: &str,
         body: &serde_json::Value,
     ) -> Result<Response<Bytes>, Error> {
-        self.send(Method::POST, url, Some("application/json"), body.to_string().into()).await
-    }
-
-    /// `POST url` with the fields of an HTML form.
-    ///
-    /// # Errors
-    ///
-    /// As [`Client::request`].
-    pub async fn post_form(
-        &self,
-        url: &str,
-        fields: &[(&str, &str)],
-    ) -> Result<Response<Bytes>, Error> {
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        let body = form.extend_pairs(fields).finish();
-        self.send(Method::POST, url, Some("application/x-www-form-urlencoded"), body.into()).await
+        let request = Request::post(url).header(CONTENT_TYPE, "application/json");
+        self.send(url, request, body.to_string().into()).await
     }
 
     /// Sends `request`, whose URI must be absolute, and reads the whole answer, whatever its status.
@@ -197,15 +184,10 @@ impl Client {
 
     async fn send(
         &self,
-        method: Method,
         url: &str,
-        content_type: Option<&str>,
+        request: request::Builder,
         body: Bytes,
     ) -> Result<Response<Bytes>, Error> {
-        let mut request = Request::builder().method(method).uri(url);
-        if let Some(content_type) = content_type {
-            request = request.header(CONTENT_TYPE, content_type);
-        }
         let request = request
             .body(Full::new(body))
             .map_err(|cause| Error::Request { url: url.to_owned(), cause })?;
@@ -235,21 +217,10 @@ impl Client {
     }
 }
 
-/// The error and what caused it in one line: hyper's own message alone is only "client error".
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use axum::Router;
+    use axum::http::HeaderMap;
     use axum::routing::{get, post};
     use tokio::net::TcpListener;
     use tokio::task::JoinSet;
@@ -262,7 +233,7 @@ mod tests {
             .route("/never", get(std::future::pending::<()>))
             .route("/large", get(|| async { vec![b'x'; LARGEST_ANSWER + 1] }))
             .route("/moved", get(|| async { (http::StatusCode::FOUND, [("location", "/large")]) }))
-            .route("/echo", post(|body: String| async { body }));
+            .route("/echo", post(echo));
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", tcp.local_addr().unwrap());
         let mut tasks = JoinSet::new();
@@ -270,16 +241,20 @@ mod tests {
         (url, tasks)
     }
 
+    async fn echo(headers: HeaderMap, body: String) -> String {
+        format!("{}: {body}", headers[CONTENT_TYPE].to_str().unwrap())
+    }
+
     fn client() -> Client {
         Client::new(Trust::nobody()).unwrap()
     }
 
     #[tokio::test]
-    async fn a_form_arrives_encoded_and_a_status_is_no_error() {
+    async fn a_body_arrives_as_json_and_a_status_is_no_error() {
         let (url, _tasks) = server().await;
-        let fields = [("scope", "https://vault.azure.net/.default"), ("a", "b c")];
-        let answer = client().post_form(&format!("{url}/echo"), &fields).await.unwrap();
-        assert_eq!(answer.body(), "scope=https%3A%2F%2Fvault.azure.net%2F.default&a=b+c");
+        let body = serde_json::json!({"a": ["b c"]});
+        let answer = client().post_json(&format!("{url}/echo"), &body).await.unwrap();
+        assert_eq!(answer.body(), r#"application/json: {"a":["b c"]}"#);
         let answer = client().get(&format!("{url}/nowhere")).await.unwrap();
         assert_eq!(answer.status(), 404);
     }

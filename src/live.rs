@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
+use imdslet_core::with_causes;
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -19,8 +20,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::documents::{Document, Place};
-pub use args::LiveArgs;
-pub(crate) use args::objects;
+pub use args::ObjectsArgs;
 pub use error::LiveError;
 pub use forward::Unforwarded;
 use kinds::KINDS;
@@ -59,7 +59,7 @@ impl Cluster {
     ///
     /// [`LiveError::NoConfig`] or [`LiveError::NoLogin`].
     pub async fn connect(access: &Access) -> Result<Self, LiveError> {
-        let no_config = |error: &dyn std::error::Error| LiveError::NoConfig(causes(error));
+        let no_config = |error: &dyn std::error::Error| LiveError::NoConfig(with_causes(error));
         let found = match &access.kubeconfig {
             Some(path) => Kubeconfig::read_from(path),
             None => Kubeconfig::read(),
@@ -72,7 +72,7 @@ impl Cluster {
         let server = config.cluster_url.to_string();
         let program = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
         let client = Client::try_from(config).map_err(|error| match program {
-            Some(program) => LiveError::NoLogin { program, cause: causes(&error) },
+            Some(program) => LiveError::NoLogin { program, cause: with_causes(&error) },
             None => no_config(&error),
         })?;
         Ok(Self::of(client, &server))
@@ -105,9 +105,9 @@ impl Cluster {
             .body(body.map_or_else(Body::empty, |body| Body::from(body.to_string().into_bytes())))
             .map_err(|error| unreachable(error.to_string()))?;
         let answered = async {
-            let answer = self.client.send(request).await.map_err(|error| causes(&error))?;
+            let answer = self.client.send(request).await.map_err(|error| with_causes(&error))?;
             let (head, body) = answer.into_parts();
-            let bytes = body.collect().await.map_err(|error| causes(&error))?.to_bytes();
+            let bytes = body.collect().await.map_err(|error| with_causes(&error))?.to_bytes();
             Ok::<_, String>((head.status, bytes))
         };
         let late = || format!("no answer within {} s", DEADLINE.as_secs());
@@ -299,14 +299,6 @@ impl Cluster {
 /// What a Status of the API server says.
 pub(crate) fn message(value: &Value) -> &str {
     value.get("message").and_then(Value::as_str).or(value.as_str()).unwrap_or("(nothing)")
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let all = std::iter::successors(Some(error), |error| error.source());
-    let mut all: Vec<_> = all.map(ToString::to_string).collect();
-    // Each cause is often repeated by the one above it.
-    all.dedup_by(|below, above| above.contains(&**below));
-    all.join(": ")
 }
 
 #[cfg(test)]

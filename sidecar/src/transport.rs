@@ -20,6 +20,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector};
 use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::TokioExecutor;
+use imdslet_core::with_causes;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
@@ -282,7 +283,7 @@ fn failed(message: &'static str) -> Error {
 
 impl NoReply {
     fn of(error: &(dyn StdError + 'static)) -> Self {
-        Self { why: chain(error), is_untrusted: is_untrusted(error) }
+        Self { why: with_causes(error), is_untrusted: is_untrusted(error) }
     }
 }
 
@@ -298,21 +299,6 @@ fn is_untrusted(error: &(dyn StdError + 'static)) -> bool {
         next = within.map(|within| within as &dyn StdError).or_else(|| error.source());
     }
     false
-}
-
-/// The error and its causes: hyper's own text is `client error (Connect)`.
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        // Some errors repeat their cause.
-        if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

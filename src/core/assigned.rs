@@ -1,16 +1,14 @@
 //! The AzureAssignedIdentity objects of a pod: what aad-pod-identity showed of who has what, for
 //! those who are used to `kubectl get azureassignedidentities`. Nothing decides by them.
 
-use std::fmt::Write;
-
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::index::Index;
 use crate::names::{GROUP, NAME_LIMIT};
 use crate::objects::{AzureIdentity, AzureIdentityBinding, Credential, ObjectName};
 use crate::running::RunningPod;
 use crate::settings::Scope;
+use crate::text::{hash, short_hash};
 
 /// One object, in the pod's namespace.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +53,7 @@ pub fn assigned(pod: &RunningPod, (name, uid): (&str, &str), index: &Index) -> V
             "podNamespace": pod.namespace,
             "nodename": node,
         });
-        let content = first_hex(&format!("{uid} {spec}"), 8);
+        let content = hash(&format!("{uid} {spec}"), 8);
         objects.push(Assigned { name: object_name, spec, node: node.clone(), content });
     }
     objects
@@ -66,19 +64,9 @@ fn short(name: String) -> String {
     if name.len() <= NAME_LIMIT {
         return name;
     }
-    let hash = first_hex(&name, 4);
+    let hash = short_hash(&name);
     let start = name.get(..NAME_LIMIT - hash.len() - 1).unwrap_or_default();
     format!("{}-{hash}", start.trim_end_matches(['-', '.']))
-}
-
-/// The first bytes of a text's SHA-256.
-fn first_hex(text: &str, bytes: usize) -> String {
-    let mut hex = String::new();
-    for byte in Sha256::digest(text).iter().take(bytes) {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
 }
 
 fn embedded(kind: &str, name: &ObjectName, spec: &Value) -> Value {

@@ -1,7 +1,8 @@
-//! Strings that stay where they were read, and short names for long ones.
+//! Strings that stay where they were read, short names for long ones, and errors as one line.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::error::Error as StdError;
+use std::fmt::{self, Write};
 use std::ops::Deref;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
@@ -57,9 +58,71 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// The first eight hexadecimal digits of the SHA-256 of `text`.
+/// The first `bytes` of the SHA-256 of `text`, in hexadecimal digits.
+pub(crate) fn hash(text: &str, bytes: usize) -> String {
+    let mut digits = String::with_capacity(2 * bytes);
+    for byte in Sha256::digest(text).iter().take(bytes) {
+        // Writing to a String cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
+}
+
+/// A [`hash`] that is short enough for a name.
 pub(crate) fn short_hash(text: &str) -> String {
-    let hash = Sha256::digest(text.as_bytes());
-    let first = hash.iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
-    format!("{first:08x}")
+    hash(text, 4)
+}
+
+/// An error with its causes, as one line: many libraries say only `client error` at the top.
+///
+/// Some repeat their causes themselves. What stands there already is not said twice.
+#[must_use]
+pub fn with_causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{words}")]
+    struct Failure {
+        words: &'static str,
+        source: Option<Box<Failure>>,
+    }
+
+    #[test]
+    fn an_error_names_each_of_its_causes_once() {
+        let cases = [
+            (vec!["no route"], "no route"),
+            (
+                vec!["client error (Connect)", "tcp", "refused"],
+                "client error (Connect): tcp: refused",
+            ),
+            // The causes of one that repeats its own are told all the same.
+            (
+                vec!["cannot ask: refused", "refused", "os error 111"],
+                "cannot ask: refused: os error 111",
+            ),
+            (vec!["refused (by the kubelet)", "refused"], "refused (by the kubelet)"),
+        ];
+        for (words, expected) in cases {
+            let cause = words
+                .into_iter()
+                .rev()
+                .fold(None, |source, words| Some(Box::new(Failure { words, source })));
+            assert_eq!(with_causes(&*cause.unwrap()), expected);
+        }
+    }
 }

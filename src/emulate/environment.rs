@@ -1,19 +1,12 @@
 //! Variables as lines for a shell.
 
+use imdslet_core::shell::quoted;
+
 /// The lines that set `variables` in a POSIX shell.
 #[must_use]
 pub(super) fn shell(variables: &[(String, String)]) -> String {
     let line = |(name, value): &(String, String)| format!("export {name}={}\n", quoted(value));
     variables.iter().map(line).collect()
-}
-
-/// A word that a POSIX shell reads as `value`, whatever is in it.
-fn quoted(value: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@%+=,".contains(&byte);
-    if !value.is_empty() && value.bytes().all(is_plain) {
-        return value.to_owned();
-    }
-    format!("'{}'", value.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

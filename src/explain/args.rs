@@ -1,17 +1,14 @@
 //! What `imdslet explain` is told.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 use super::{Format, Target};
 use crate::config::SettingsArgs;
-use crate::live::{LiveArgs, objects};
-use crate::migrate::Issuer;
+use crate::live::ObjectsArgs;
 
 /// `imdslet explain`.
 #[derive(Debug, Args)]
-#[command(after_help = EXPLAIN_HELP, group(objects()))]
+#[command(after_help = EXPLAIN_HELP)]
 pub struct ExplainArgs {
     /// What to explain; without it, every labelled pod and workload
     #[arg(value_name = "KIND/NAME")]
@@ -19,15 +16,9 @@ pub struct ExplainArgs {
     /// The pod of this name, as a target
     #[arg(long, value_name = "NAME")]
     pub pod: Vec<String>,
-    /// File or folder of a cluster's objects, or - for stdin; can be repeated
-    #[arg(short, long = "filename", value_name = "FILE", num_args = 1)]
-    pub files: Vec<PathBuf>,
-    /// Which cluster to read instead.
+    /// What decides, and what is decided about.
     #[command(flatten)]
-    pub live: LiveArgs,
-    /// Issuer of the cluster's service account tokens, exact to the slash
-    #[arg(long, value_name = "URL")]
-    pub issuer: Option<Issuer>,
+    pub objects: ObjectsArgs,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,

@@ -1,19 +1,19 @@
-//! Which cluster a command is told to read.
+//! Where a command is told to read a cluster's objects.
 
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
 use super::Access;
+use crate::migrate::Issuer;
 
-/// Where the objects come from: files, in an argument `files`, or a cluster.
-pub(crate) fn objects() -> ArgGroup {
-    ArgGroup::new("objects").required(true).args(["files", "live"])
-}
-
-/// A cluster to read, instead of files.
+/// The objects of a cluster: in files, or in the cluster itself.
 #[derive(Debug, Args)]
-pub struct LiveArgs {
+#[command(group(ArgGroup::new("objects").required(true).args(["files", "live"])))]
+pub struct ObjectsArgs {
+    /// File or folder of a cluster's objects, or - for stdin; can be repeated
+    #[arg(short, long = "filename", value_name = "FILE", num_args = 1)]
+    pub files: Vec<PathBuf>,
     /// Read the cluster of the kubeconfig instead of files; nothing is written
     #[arg(long)]
     pub live: bool,
@@ -23,9 +23,12 @@ pub struct LiveArgs {
     /// With --live: the context of the kubeconfig [default: its current one]
     #[arg(long, value_name = "NAME", requires = "live")]
     pub context: Option<String>,
+    /// Issuer of the cluster's service account tokens, exact to the slash; --live can tell it
+    #[arg(long, value_name = "URL")]
+    pub issuer: Option<Issuer>,
 }
 
-impl LiveArgs {
+impl ObjectsArgs {
     /// The cluster, if one is meant.
     #[must_use]
     pub fn access(&self) -> Option<Access> {

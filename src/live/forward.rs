@@ -10,13 +10,14 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use imdslet_core::with_causes;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::Portforwarder;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Cluster, causes};
+use super::Cluster;
 
 /// How long a pod may take, connections included. It answers in milliseconds.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -69,7 +70,7 @@ impl Cluster {
                 Err(kube::Error::Api(status)) if status.code == StatusCode::FORBIDDEN => {
                     return Err(Unforwarded::Forbidden(namespace.to_owned()));
                 }
-                Err(error) => return Err(failed(causes(&error))),
+                Err(error) => return Err(failed(with_causes(&error))),
             };
             let answered = get(&mut forwarder, port, path).await;
             forwarder.abort();
@@ -97,12 +98,12 @@ async fn get(forwarder: &mut Portforwarder, port: u16, path: &str) -> Result<Val
         }
     };
     let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| causes(&error))?;
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| with_causes(&error))?;
     let answered = async move {
         // The sidecar answers to names of the loopback alone.
         let request = Request::get(path).header(HOST, "localhost").body(Empty::<Bytes>::new());
         let request = request.map_err(|error| error.to_string())?;
-        let answer = sender.send_request(request).await.map_err(|error| causes(&error))?;
+        let answer = sender.send_request(request).await.map_err(|error| with_causes(&error))?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, LARGEST).collect().await;
         let bytes = body.map_err(|error| error.to_string())?.to_bytes();

@@ -1,26 +1,23 @@
 //! What `imdslet migrate` is told.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
-use super::{Format, Issuer};
+use super::Format;
 use crate::config::SettingsArgs;
-use crate::live::{LiveArgs, objects};
+use crate::live::ObjectsArgs;
 
 /// `imdslet migrate`.
 #[derive(Debug, Args)]
-#[command(after_help = MIGRATE_HELP, group(objects()))]
+#[command(
+    after_help = MIGRATE_HELP,
+    // Nothing else follows that a list of files could swallow.
+    mut_arg("files", |files| files.num_args(1..)),
+    mut_arg("issuer", |issuer| issuer.required_unless_present("live"))
+)]
 pub struct MigrateArgs {
-    /// File or folder of a cluster's objects, or - for stdin; can be repeated
-    #[arg(short, long = "filename", value_name = "FILE", num_args = 1..)]
-    pub files: Vec<PathBuf>,
-    /// Which cluster to read instead.
+    /// What is to be moved.
     #[command(flatten)]
-    pub live: LiveArgs,
-    /// Issuer of the cluster's service account tokens, exact to the slash; --live can tell it
-    #[arg(long, value_name = "URL", required_unless_present = "live")]
-    pub issuer: Option<Issuer>,
+    pub objects: ObjectsArgs,
     /// How to print the plan
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use imdslet_core::shell::quoted;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::decision::{Decision, Reason};
-use super::write::quoted;
 use crate::emulator::FederatedCredential;
 
 /// Azure's limit of federated credentials for one identity.

@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use imdslet_core::objects::Kind;
+use imdslet_core::shell::quoted;
 use serde::Serialize;
 
 use super::accounts::Proposal;
 use super::estate::Estate;
-use super::write::quoted;
 use super::{Labelled, Needs};
 
 /// One step: what it is for, and its commands.

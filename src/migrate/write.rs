@@ -136,13 +136,3 @@ impl<'a> Place<'a> {
         )
     }
 }
-
-/// A word that no shell takes for anything else.
-pub(super) fn quoted(word: &str) -> String {
-    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:@%+=,".contains(&b);
-    // A word that begins with a hyphen would be an option.
-    if !word.is_empty() && !word.starts_with('-') && word.bytes().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}

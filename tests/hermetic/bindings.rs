@@ -1,13 +1,8 @@
 //! AKS identity bindings end to end: the real sidecar, and the emulator in the place of AKS's token
 //! proxy.
 
-use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::time::{Duration, SystemTime};
-
-use imdslet::emulator::ServiceAccountToken;
 use imdslet_tests::programs::{Ended, Running, Signal, command};
+use imdslet_tests::volumes::turn;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -37,15 +32,7 @@ async fn proxy(subjects: &[&str]) -> Entra {
 /// A pod with one identity of this source, and a service account token for `audience`.
 fn pod(entra: &Entra, audience: &str) -> (TempDir, String) {
     let pod = folder();
-    let token = ServiceAccountToken {
-        namespace: "web",
-        service_account: "db",
-        pod_name: "web-1",
-        pod_uid: "d0000000-0000-4000-8000-000000000001",
-        audience,
-        lifetime: Duration::from_hours(1),
-    };
-    let token = entra.issuer.service_account_token(&token, SystemTime::now()).unwrap();
+    let token = entra.service_account_token(audience);
     let identities = json!({"version": 1, "hold": false, "identities": [{
         "name": "web/db", "source": "binding", "clientId": CLIENT, "tenantId": TENANT,
     }]});
@@ -56,12 +43,7 @@ fn pod(entra: &Entra, audience: &str) -> (TempDir, String) {
         ("binding-token", token.clone()),
         ("binding-ca.crt", entra.ca.clone()),
     ];
-    fs::create_dir(pod.path().join("..1")).unwrap();
-    symlink("..1", pod.path().join("..data")).unwrap();
-    for (name, content) in files {
-        fs::write(pod.path().join("..1").join(name), content).unwrap();
-        symlink(Path::new("..data").join(name), pod.path().join(name)).unwrap();
-    }
+    turn(pod.path(), "..1", &files);
     (pod, token)
 }
 
@@ -152,17 +134,12 @@ async fn a_wrong_name_in_tls_reaches_no_token_proxy() {
     assert_eq!(entra.get("/_emulator/requests").await["tokenCalls"], 0);
     end(sidecar);
 
-    let url = entra.url(&format!("/{TENANT}/oauth2/v2.0/token"));
-    let fields = [
-        ("grant_type", "client_credentials"),
-        ("client_id", CLIENT),
-        ("scope", "https://vault.azure.net/.default"),
+    let credential = [
         ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
         ("client_assertion", &assertion),
     ];
-    let answer = entra.client.post_form(&url, &fields).await.unwrap();
-    let body: Value = serde_json::from_slice(answer.body()).unwrap();
+    let (status, body) = entra.token_by(&credential).await;
     // It has no federated credential, which is what Entra ID looks for first.
-    assert_eq!((answer.status().as_u16(), &body["error_codes"]), (401, &json!([70025])), "{body}");
+    assert_eq!((status, &body["error_codes"]), (401, &json!([70025])), "{body}");
     assert_eq!(passed(&entra).await, []);
 }

@@ -3,16 +3,17 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::Request;
+use http::header::CONTENT_TYPE;
 use http_body_util::Full;
 use imdslet::emulator::{Claims, Jwks, LocalIssuer, ServiceAccountToken, verify_access_token};
 use imdslet::https::{Client, Trust};
 use imdslet_tests::programs::{Ended, Running, Signal, command, ends, processes_with, program};
+use imdslet_tests::volumes::turn;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -126,7 +127,7 @@ pub(crate) struct Entra {
     running: Running,
     addr: SocketAddr,
     pub(crate) ca: String,
-    pub(crate) client: Client,
+    client: Client,
     pub(crate) issuer: LocalIssuer,
     _folder: TempDir,
 }
@@ -160,15 +161,34 @@ impl Entra {
 
     /// A token by client secret.
     async fn token(&self, secret: &str) -> (u16, Value) {
-        let url = self.url(&format!("/{TENANT}/oauth2/v2.0/token"));
-        let fields = [
-            ("grant_type", "client_credentials"),
-            ("client_id", CLIENT),
-            ("client_secret", secret),
-            ("scope", "https://vault.azure.net/.default"),
-        ];
-        let answer = self.client.post_form(&url, &fields).await.unwrap();
+        self.token_by(&[("client_secret", secret)]).await
+    }
+
+    /// What the application is answered that asks for a token with this credential.
+    pub(crate) async fn token_by(&self, credential: &[(&str, &str)]) -> (u16, Value) {
+        let form = form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", "client_credentials")
+            .append_pair("client_id", CLIENT)
+            .append_pair("scope", "https://vault.azure.net/.default")
+            .extend_pairs(credential)
+            .finish();
+        let request = Request::post(self.url(&format!("/{TENANT}/oauth2/v2.0/token")))
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let answer = self.client.request(request.body(form.into()).unwrap()).await.unwrap();
         (answer.status().as_u16(), serde_json::from_slice(answer.body()).unwrap())
+    }
+
+    /// A token of the pod's service account, as its cluster makes it.
+    pub(crate) fn service_account_token(&self, audience: &str) -> String {
+        let token = ServiceAccountToken {
+            namespace: "web",
+            service_account: "db",
+            pod_name: "web-1",
+            pod_uid: HEADER,
+            audience,
+            lifetime: Duration::from_hours(1),
+        };
+        self.issuer.service_account_token(&token, SystemTime::now()).unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Value {
@@ -360,22 +380,9 @@ pub(crate) fn identity(tenant: &str) -> Value {
 /// The volume of a pod as the kubelet lays it out, and the service account token in it.
 pub(crate) fn pod(entra: &Entra, identities: &Value) -> (TempDir, String) {
     let pod = folder();
-    let token = ServiceAccountToken {
-        namespace: "web",
-        service_account: "db",
-        pod_name: "web-1",
-        pod_uid: HEADER,
-        audience: "api://AzureADTokenExchange",
-        lifetime: Duration::from_hours(1),
-    };
-    let token = entra.issuer.service_account_token(&token, SystemTime::now()).unwrap();
+    let token = entra.service_account_token("api://AzureADTokenExchange");
     let content = json!({"version": 1, "hold": false, "identities": identities}).to_string();
-    fs::create_dir(pod.path().join("..1")).unwrap();
-    symlink("..1", pod.path().join("..data")).unwrap();
-    for (name, content) in [("identities.json", &content), ("token", &token)] {
-        fs::write(pod.path().join("..1").join(name), content).unwrap();
-        symlink(Path::new("..data").join(name), pod.path().join(name)).unwrap();
-    }
+    turn(pod.path(), "..1", &[("identities.json", &content), ("token", &token)]);
     (pod, token)
 }
 

@@ -2,10 +2,10 @@
 //! strict emulator.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use imdslet_tests::programs::{Running, Signal};
+use imdslet_tests::volumes::turn;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -36,13 +36,7 @@ impl Pod {
 
     /// Turns the volume of the Secret to another content, as the kubelet does.
     fn mount(&self, generation: &str, files: &[(&str, &[u8])]) {
-        let dir = self.path().join("secrets/azure-sp");
-        fs::create_dir(dir.join(generation)).unwrap();
-        for (key, value) in files {
-            fs::write(dir.join(generation).join(key), value).unwrap();
-        }
-        symlink(generation, dir.join("..new")).unwrap();
-        fs::rename(dir.join("..new"), dir.join("..data")).unwrap();
+        turn(&self.path().join("secrets/azure-sp"), generation, files);
     }
 
     fn sidecar(&self, entra: &Entra) -> (Running, u16) {

@@ -1,5 +1,5 @@
-//! The harness of imdslet's suites: cases in files, rules that every patch keeps, and the real
-//! programs as child processes.
+//! The harness of imdslet's suites: cases in files, rules that every patch keeps, volumes, and
+//! the real programs as child processes.
 
 #![expect(
     clippy::expect_used,
@@ -13,3 +13,4 @@ pub mod additions;
 pub mod cases;
 pub mod estates;
 pub mod programs;
+pub mod volumes;

@@ -1,8 +1,8 @@
 //! Why the API server did not do what it was asked, and what mends that.
 
-use std::error::Error as _;
 use std::time::Duration;
 
+use imdslet_core::with_causes;
 use kube::core::Status;
 use kube::runtime::watcher;
 
@@ -84,7 +84,7 @@ impl Problem {
     pub fn of(ask: Ask, error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::of_status(ask, status),
-            error => Self::Unanswered(causes(error)),
+            error => Self::Unanswered(with_causes(error)),
         }
     }
 
@@ -141,20 +141,6 @@ impl Problem {
             Self::Unanswered(_) => "Unanswered",
         }
     }
-}
-
-/// The error and what is behind it. What repeats its cause is not said twice.
-fn causes(error: &kube::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -32,15 +32,16 @@ async fn call(entra: &Arc<Entra>, request: Request<Body>) -> (u16, HeaderMap, Va
     (head.status.as_u16(), head.headers, body)
 }
 
-fn token_request(tenant: &str, fields: &[(&str, &str)]) -> Request<Body> {
-    Request::post(format!("/{tenant}/oauth2/v2.0/token"))
+/// The call for a token of an emulator at `base`, which may be empty.
+fn token_request<B: From<String>>(base: &str, tenant: &str, fields: &[(&str, &str)]) -> Request<B> {
+    Request::post(format!("{base}/{tenant}/oauth2/v2.0/token"))
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded;charset=utf-8")
-        .body(Body::from(form(fields)))
+        .body(form(fields).into())
         .unwrap()
 }
 
 async fn ask(entra: &Arc<Entra>, tenant: &str, fields: &[(&str, &str)]) -> (u16, Value) {
-    let (status, _, body) = call(entra, token_request(tenant, fields)).await;
+    let (status, _, body) = call(entra, token_request("", tenant, fields)).await;
     (status, body)
 }
 
@@ -127,7 +128,7 @@ async fn a_resource_that_the_tenant_does_not_know_is_refused_after_the_proof() {
             ("client_secret", secret),
             ("scope", &scope),
         ];
-        token_request(TENANT, &fields)
+        token_request("", TENANT, &fields)
     };
     for known in [VAULT, "api://orders", "api://somebody-elses", OTHER_CLIENT, CLIENT] {
         let (status, _, body) = call(&entra, asking(known, "first")).await;
@@ -185,14 +186,14 @@ async fn faults_strike_their_share_of_calls() {
     let assertion = assertion(SystemTime::now());
     let fields = fields(CLIENT, &assertion);
     assert_eq!(ask(&entra, TENANT, &fields).await.0, 200);
-    let (status, headers, body) = call(&entra, token_request(TENANT, &fields)).await;
+    let (status, headers, body) = call(&entra, token_request("", TENANT, &fields)).await;
     assert_eq!((status, headers["retry-after"].to_str().unwrap()), (429, "7"));
     assert_eq!(body["error"], "temporarily_unavailable");
     assert_eq!(ask(&entra, TENANT, &fields).await.0, 200);
 
     config["faults"] = json!({"status": 503});
     assert_eq!(put_config(&entra, &config.to_string()).await.0, 204);
-    let (status, headers, _) = call(&entra, token_request(TENANT, &fields)).await;
+    let (status, headers, _) = call(&entra, token_request("", TENANT, &fields)).await;
     assert_eq!((status, headers.get(RETRY_AFTER)), (503, None));
 }
 
@@ -213,7 +214,8 @@ async fn a_delay_does_not_hold_up_the_end() {
     config["faults"] = json!({"delay": "10m"});
     let shutdown = CancellationToken::new();
     shutdown.cancel();
-    let request = token_request(TENANT, &fields(CLIENT, &assertion(SystemTime::now())));
+    let request: Request<Body> =
+        token_request("", TENANT, &fields(CLIENT, &assertion(SystemTime::now())));
     let began = Instant::now();
     let response = router(entra(&config), shutdown).oneshot(request).await.unwrap();
     assert_eq!(response.status(), 503);
@@ -302,8 +304,9 @@ async fn a_client_that_trusts_the_ca_gets_its_token_over_tls_and_the_server_ends
     let client = Client::new(Trust::nobody().and(entra.ca_pem()).unwrap()).unwrap();
     let assertion = assertion(SystemTime::now());
     for host in ["127.0.0.1", "localhost"] {
-        let url = format!("https://{host}:{port}/{TENANT}/oauth2/v2.0/token");
-        let answer = client.post_form(&url, &fields(CLIENT, &assertion)).await.unwrap();
+        let base = format!("https://{host}:{port}");
+        let request = token_request(&base, TENANT, &fields(CLIENT, &assertion));
+        let answer = client.request(request).await.unwrap();
         let body: Value = serde_json::from_slice(answer.body()).unwrap();
         assert_eq!(answer.status(), 200, "{body}");
         assert!(verified(&entra, &body).is_ok());
@@ -404,15 +407,15 @@ async fn no_credential_reaches_the_log_at_any_level() {
     let mut tasks = JoinSet::new();
     tasks.spawn(server.serve(CancellationToken::new()));
     let client = Client::new(Trust::nobody().and(entra.ca_pem()).unwrap()).unwrap();
-    let url = format!("{base}/{TENANT}/oauth2/v2.0/token");
 
     let assertion = assertion(SystemTime::now());
-    let answer = client.post_form(&url, &fields(CLIENT, &assertion)).await.unwrap();
+    let request = token_request(&base, TENANT, &fields(CLIENT, &assertion));
+    let answer = client.request(request).await.unwrap();
     let issued: Value = serde_json::from_slice(answer.body()).unwrap();
     let mut secret = fields(CLIENT, "hunter2").to_vec();
     secret.truncate(3);
     secret.push(("client_secret", "hunter2"));
-    client.post_form(&url, &secret).await.unwrap();
+    client.request(token_request(&base, TENANT, &secret)).await.unwrap();
     let put = Request::put(format!("{base}/_emulator/config"));
     let put = put.body(Bytes::from_static(b"tenants: hunter2").into()).unwrap();
     assert_eq!(client.request(put).await.unwrap().status(), 400);

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use imdslet_core::shell::quoted;
+
 use super::super::Plan;
 use super::super::limit::LIMIT;
-use super::{Place, quoted};
+use super::Place;
 
 /// What comes before the commands. Azure answers 409 while another change of the same identity is
 /// under way, by this script or by anyone; creating what is there already changes nothing.
