@@ -17,7 +17,7 @@ use self::application::{Answer, Application};
 use self::cast::{Cast, POD_UID, TENANT};
 use self::story::{Story, shortened};
 use crate::node::Node;
-use crate::programs::{self, Program, ProgramError};
+use crate::programs::{self, Program};
 
 /// The manifests of the article that the demo tells.
 const ARTICLE: &str = include_str!("../manifests/demo/0-key-vault.yaml");
@@ -38,15 +38,12 @@ const STEPS: usize = 7;
 ///
 /// # Errors
 ///
-/// The step that was not true, or [`ProgramError`] if a program cannot be run.
+/// The step that was not true, or [`ProgramError`](crate::programs::ProgramError) if a program cannot be run.
 pub async fn run(programs: &Path, keep: bool) -> anyhow::Result<()> {
     let story = Story::new(STEPS);
     let webhook = programs::find(programs, "imdslet-webhook")?;
     let sidecar = programs::find(programs, "imdslet-sidecar")?;
-    let folder = tempfile::Builder::new()
-        .prefix("imdslet-demo-")
-        .tempdir()
-        .map_err(|error| ProgramError::Folder { cause: error.to_string() })?;
+    let folder = programs::folder("imdslet-demo-")?;
     story.title("A pod of an article from 2019 gets a token: no cluster, no Azure, no root.");
 
     story.step("The article's manifests, ResourceID, ClientID and Selector as printed");
@@ -74,18 +71,9 @@ pub async fn run(programs: &Path, keep: bool) -> anyhow::Result<()> {
     story.line("(the second mount keeps the pod's Kubernetes token out of the sidecar)");
 
     story.step("As the kubelet would: the volume is laid out, the sidecar starts as injected");
-    story.line("here instead of in a pod: only the folder and the port differ");
-    let mut node = Node::new(folder.path().join("imdslet"), POD_UID, &admitted.pod)?;
-    node.mount(&|audience| cast.service_account_token(audience))?;
-    for line in node.files()? {
-        story.line(&line);
-    }
-    let mut running = node.start_sidecar(&sidecar, 0).await?;
-    story.before_and_after("in the pod", &node.injected_command(), "here", &running.command);
-    let application = Application::new(node.application()?, running.port("")?)?;
-    for (injected, here) in application.variables() {
-        story.before_and_after("in the pod", &injected, "here", &here);
-    }
+    let volume = folder.path().join("imdslet");
+    let (mut sidecar, application) =
+        start_pod(&story, volume, &cast, &admitted.pod, &sidecar).await?;
 
     story.step("The application asks for tokens by what it was given");
     ask(&story, &application, &cast, &entra).await?;
@@ -96,13 +84,41 @@ pub async fn run(programs: &Path, keep: bool) -> anyhow::Result<()> {
     story.end(&format!("All {STEPS} steps are true."));
     if keep {
         story.keep(&application.lines_to_try(VAULT, &cast.client_id));
-        // Both are cancel-safe, and only one of the arms is ever taken.
-        tokio::select! {
-            ended = webhook.ended() => return Err(ended),
-            ended = running.ended() => return Err(ended),
-        }
+        return Err(first_end(&mut webhook, &mut sidecar).await);
     }
     Ok(())
+}
+
+/// Waits for an end that nobody asked for.
+async fn first_end(webhook: &mut Program, sidecar: &mut Program) -> anyhow::Error {
+    // Both are cancel-safe, and only one of the arms is ever taken.
+    tokio::select! {
+        ended = webhook.ended() => ended,
+        ended = sidecar.ended() => ended,
+    }
+}
+
+/// Does the kubelet's part for `pod`: its sidecar, and what its application is given.
+async fn start_pod(
+    story: &Story,
+    volume: PathBuf,
+    cast: &Cast,
+    pod: &Value,
+    program: &Path,
+) -> anyhow::Result<(Program, Application)> {
+    story.line("here instead of in a pod: only the folder and the port differ");
+    let mut node = Node::new(volume, POD_UID, pod)?;
+    node.mount(&|audience| cast.service_account_token(audience))?;
+    for line in node.files()? {
+        story.line(&line);
+    }
+    let sidecar = node.start_sidecar(program, 0).await?;
+    story.before_and_after("in the pod", &node.injected_command(), "here", &sidecar.command);
+    let application = Application::new(node.application()?, sidecar.port("")?)?;
+    for (injected, here) in application.variables() {
+        story.before_and_after("in the pod", &injected, "here", &here);
+    }
+    Ok((sidecar, application))
 }
 
 async fn start_webhook(

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;
@@ -121,6 +122,12 @@ pub(crate) fn find(folder: &Path, name: &str) -> Result<PathBuf, ProgramError> {
     }
 }
 
+/// A temporary folder that is removed when it is dropped; its name begins with `prefix`.
+pub(crate) fn folder(prefix: &str) -> Result<TempDir, ProgramError> {
+    let folder = tempfile::Builder::new().prefix(prefix).tempdir();
+    folder.map_err(|error| ProgramError::Folder { cause: error.to_string() })
+}
+
 impl Program {
     /// Starts `program` with this environment alone, and waits until each of `servers` listens.
     /// A server is the field `server` of the event `listening`; `""` is the first event without.
@@ -144,33 +151,11 @@ impl Program {
             .map_err(|error| failed(error.to_string()))?;
         let stdout = child.stdout.take().context("the program has no output")?;
         let mut lines = BufReader::new(stdout).lines();
-        let mut addrs = BTreeMap::new();
-        let listening = async {
-            let mut said = String::new();
-            while servers.iter().any(|server| !addrs.contains_key(*server)) {
-                match lines.next_line().await {
-                    Ok(Some(line)) => {
-                        note_address(&line, &mut addrs);
-                        said = line;
-                    }
-                    _ => return Err(said),
-                }
-            }
-            Ok(())
-        };
-        match timeout(START, listening).await {
-            Ok(Ok(())) => {}
-            Ok(Err(last_line)) => {
-                let mut words = String::new();
-                if let Some(mut stderr) = child.stderr.take() {
-                    stderr.read_to_string(&mut words).await.ok();
-                }
-                let words = if words.trim().is_empty() { last_line } else { words };
-                let status = child.wait().await.map_or_else(|e| e.to_string(), |s| s.to_string());
-                return Err(failed(format!("{} ({status})", words.trim())).into());
-            }
+        let addrs = match timeout(START, listening(&mut lines, servers)).await {
+            Ok(Ok(addrs)) => addrs,
+            Ok(Err(last_line)) => return Err(failed(last_words(child, last_line).await).into()),
             Err(_) => return Err(failed(format!("it does not listen after {START:?}")).into()),
-        }
+        };
         let mut log = JoinSet::new();
         // A pipe that nobody reads would stop the program once it is full.
         log.spawn(drain(lines));
@@ -213,6 +198,37 @@ impl Program {
             Err(_) => bail!("{url} does not get ready within {START:?}"),
         }
     }
+}
+
+/// Reads on until each of `servers` listens, and gives their addresses; the last line, if the program
+/// says nothing more before.
+async fn listening(
+    lines: &mut Lines<BufReader<ChildStdout>>,
+    servers: &[&str],
+) -> Result<BTreeMap<String, SocketAddr>, String> {
+    let mut addrs = BTreeMap::new();
+    let mut said = String::new();
+    while servers.iter().any(|server| !addrs.contains_key(*server)) {
+        match lines.next_line().await {
+            Ok(Some(line)) => {
+                note_address(&line, &mut addrs);
+                said = line;
+            }
+            _ => return Err(said),
+        }
+    }
+    Ok(addrs)
+}
+
+/// Why a program has ended: its standard error, or the last line of its log, and how it ended.
+async fn last_words(mut child: Child, last_line: String) -> String {
+    let mut words = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_string(&mut words).await.ok();
+    }
+    let words = if words.trim().is_empty() { last_line } else { words };
+    let status = child.wait().await.map_or_else(|e| e.to_string(), |s| s.to_string());
+    format!("{} ({status})", words.trim())
 }
 
 fn note_address(line: &str, addrs: &mut BTreeMap<String, SocketAddr>) {

@@ -41,11 +41,7 @@ pub async fn gather(
     wanted: &Wanted,
     now: i64,
 ) -> Result<Facts, LiveError> {
-    let (status, version) = cluster.ask(Method::GET, "version", None).await?;
-    let version = match version.get("gitVersion").and_then(Value::as_str) {
-        Some(version) if status == StatusCode::OK => Ok(version.to_owned()),
-        _ => Err(message(&version).to_owned()),
-    };
+    let version = version(cluster).await?;
     let webhook = seen(cluster.get(WEBHOOK).await);
     let namespace = webhook.as_ref().ok().and_then(Option::as_ref).and_then(|webhook| {
         webhook.pointer("/webhooks/0/clientConfig/service/namespace")?.as_str()
@@ -53,27 +49,12 @@ pub async fn gather(
     let namespace = namespace.unwrap_or(NAMESPACE).to_owned();
     let lease =
         format!("apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/imdslet-controller");
-    let mut workers = Vec::new();
-    let mut unseen = None;
-    for kind in [DEPLOYMENTS, DAEMONSETS, STATEFULSETS] {
-        match seen(cluster.list(&kind).await) {
-            Ok(found) => workers.extend(found.unwrap_or_default()),
-            Err(why) => unseen = Some(why),
-        }
-    }
+    let (workers, unseen) = workers(cluster).await;
     let pods = seen(cluster.list(&PODS).await).map(Option::unwrap_or_default);
     let mut workloads = Vec::new();
     for target in &wanted.workloads {
         workloads.push(workload(cluster, target, &pods, (&workers, unseen.as_deref())).await);
     }
-    let is_labelled = |pod: &Value| {
-        let label = pod.pointer("/metadata/labels/aadpodidbinding").and_then(Value::as_str);
-        label.is_some_and(|label| !label.is_empty())
-    };
-    let is_own = |pod: &Value| {
-        text(pod, "/metadata/namespace") == namespace && text(pod, PART_OF) == "imdslet"
-    };
-    let own_pods = pods.clone().map(|pods| pods.into_iter().filter(is_own).collect());
     Ok(Facts {
         now,
         version,
@@ -85,7 +66,7 @@ pub async fn gather(
         workers: unseen.map_or(Ok(workers), Err),
         lease: seen(cluster.get(&lease).await),
         index: left_alone(cluster).await,
-        own_pods,
+        own_pods: own(&pods, &namespace),
         settings: seen(cluster.settings(&namespace).await),
         webhook,
         namespace,
@@ -93,6 +74,40 @@ pub async fn gather(
         pods: pods.map(|pods| pods.into_iter().filter(is_labelled).collect()),
         workloads,
     })
+}
+
+async fn version(cluster: &Cluster) -> Result<Seen<String>, LiveError> {
+    let (status, version) = cluster.ask(Method::GET, "version", None).await?;
+    Ok(match version.get("gitVersion").and_then(Value::as_str) {
+        Some(version) if status == StatusCode::OK => Ok(version.to_owned()),
+        _ => Err(message(&version).to_owned()),
+    })
+}
+
+/// What makes pods that go on, as far as it can be seen, and why the rest cannot.
+async fn workers(cluster: &Cluster) -> (Vec<Value>, Option<String>) {
+    let mut workers = Vec::new();
+    let mut unseen = None;
+    for kind in [DEPLOYMENTS, DAEMONSETS, STATEFULSETS] {
+        match seen(cluster.list(&kind).await) {
+            Ok(found) => workers.extend(found.unwrap_or_default()),
+            Err(why) => unseen = Some(why),
+        }
+    }
+    (workers, unseen)
+}
+
+/// The pods of imdslet itself, which is in this namespace.
+fn own(pods: &Seen<Vec<Value>>, namespace: &str) -> Seen<Vec<Value>> {
+    let is_own = |pod: &&Value| {
+        text(pod, "/metadata/namespace") == namespace && text(pod, PART_OF) == "imdslet"
+    };
+    let pods = pods.as_ref().map_err(Clone::clone)?;
+    Ok(pods.iter().filter(is_own).cloned().collect())
+}
+
+fn is_labelled(pod: &Value) -> bool {
+    !text(pod, "/metadata/labels/aadpodidbinding").is_empty()
 }
 
 pub(super) fn seen<T>(found: Result<T, LiveError>) -> Seen<T> {

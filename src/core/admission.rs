@@ -11,7 +11,7 @@ use crate::objects::ObjectName;
 use crate::patch::{Edits, Patch};
 use crate::pod::{List, PodView, Unreadable};
 use crate::reserved::{Reserved, own_sidecar};
-use crate::resolve::{Resolution, resolve};
+use crate::resolve::{Resolution, Usable, resolve};
 use crate::resources::sidecar_resources;
 use crate::running::Fittings;
 use crate::settings::{Settings, WhenUnbound};
@@ -149,61 +149,29 @@ pub fn admit(
     let Some(selector) = pod.selector() else {
         return Ok(Admission::untouched(Untouched::NotOptedIn));
     };
-    let own_namespace = index.namespace(namespace);
-    if pod.annotation(MIRROR_POD).is_some() {
-        return Ok(Admission::untouched(Untouched::MirrorPod));
-    }
-    if own_namespace.is_some_and(|settings| settings.is_disabled) {
-        return Ok(Admission::untouched(Untouched::InjectionDisabled));
-    }
-    if let Some(exception) = index.exception(namespace, pod) {
-        return Ok(Admission::untouched(Untouched::Excepted(exception.clone())));
+    if let Some(why) = left_alone(index, namespace, pod) {
+        return Ok(Admission::untouched(why));
     }
     if pod.list(List::Containers).is_empty() {
         return Err(Refusal::NoContainers);
     }
-    let choices = Choices::read(pod, (namespace, own_namespace), settings)?;
-    if let Some((why, warning)) = unservable(pod) {
-        return match choices.when_unbound {
-            WhenUnbound::Deny => Err(match why {
-                Untouched::Windows => Refusal::Unservable {
-                    what: "on Windows",
-                    remedy: "remove its aadpodidbinding label",
-                },
-                _ => Refusal::Unservable {
-                    what: "with spec.hostNetwork",
-                    remedy: "remove that, or its aadpodidbinding label",
-                },
-            }),
-            WhenUnbound::Wait => {
-                Ok(Admission { outcome: Outcome::Untouched(why), warnings: vec![warning] })
-            }
-        };
+    let choices = Choices::read(pod, (namespace, index.namespace(namespace)), settings)?;
+    if let Some(decided) = unservable(pod, choices.when_unbound) {
+        return decided;
     }
     let own = own_sidecar(pod)?;
     let fittings = own.map(|(list, _, sidecar)| Fittings::of(pod, list, sidecar));
-    let endpoint = fittings.as_ref().map_or(choices.endpoint, |fittings| fittings.endpoint);
-    let mut resolution = resolve(index, settings, namespace, selector, endpoint);
     let mut warnings = Vec::new();
-    let hold = match (&fittings, choices.sidecar) {
-        (Some(fittings), _) => fittings.holds,
-        (None, Mode::Native) => Hold::Held,
-        (None, Mode::Container) => Hold::Free,
-    };
-    if let Some(why) = resolution.unbound(settings, namespace, selector) {
-        match choices.when_unbound {
-            WhenUnbound::Deny => return Err(Refusal::Unbound(why)),
-            WhenUnbound::Wait => warnings.push(Warning::Unbound(why, hold)),
-        }
-    }
-    report_skipped(&resolution, namespace, &mut warnings);
-    if let Some(fittings) = &fittings {
-        keep_what_fits(&mut resolution, fittings, choices.when_unbound, &mut warnings)?;
-    }
+    let identities = &served(
+        (index, settings),
+        (namespace, selector),
+        &choices,
+        fittings.as_ref(),
+        &mut warnings,
+    )?;
     report_conflicts(pod, &choices, &mut warnings);
     let (chosen, preset) = (choices.resources.as_ref(), &settings.sidecar_resources);
     let resources = sidecar_resources(pod, chosen, preset, index.limits(namespace));
-    let identities = &resolution.identities;
     let (redirects, missing) = redirects(index, (namespace, selector), identities, pod);
     refuse_or_warn(missing, choices.when_unbound, &mut warnings)?;
     let patch = Injection {
@@ -246,14 +214,62 @@ pub fn admit_ephemeral(settings: &Settings, pod: &PodView<'_>, before: &PodView<
     Admission { outcome, warnings }
 }
 
-fn unservable(pod: &PodView<'_>) -> Option<(Untouched, Warning)> {
-    if pod.is_windows() {
-        Some((Untouched::Windows, Warning::Windows))
-    } else if pod.is_host_network() {
-        Some((Untouched::HostNetwork, Warning::HostNetwork))
+/// Why a labelled pod is none of ours.
+fn left_alone(index: &Index, namespace: &str, pod: &PodView<'_>) -> Option<Untouched> {
+    if pod.annotation(MIRROR_POD).is_some() {
+        Some(Untouched::MirrorPod)
+    } else if index.namespace(namespace).is_some_and(|settings| settings.is_disabled) {
+        Some(Untouched::InjectionDisabled)
     } else {
-        None
+        index.exception(namespace, pod).cloned().map(Untouched::Excepted)
     }
+}
+
+/// What becomes of a pod that no sidecar can serve.
+fn unservable(pod: &PodView<'_>, when_unbound: WhenUnbound) -> Option<Result<Admission, Refusal>> {
+    let (why, warning, what, remedy) = if pod.is_windows() {
+        let remedy = "remove its aadpodidbinding label";
+        (Untouched::Windows, Warning::Windows, "on Windows", remedy)
+    } else if pod.is_host_network() {
+        let remedy = "remove that, or its aadpodidbinding label";
+        (Untouched::HostNetwork, Warning::HostNetwork, "with spec.hostNetwork", remedy)
+    } else {
+        return None;
+    };
+    Some(match when_unbound {
+        WhenUnbound::Deny => Err(Refusal::Unservable { what, remedy }),
+        WhenUnbound::Wait => {
+            Ok(Admission { outcome: Outcome::Untouched(why), warnings: vec![warning] })
+        }
+    })
+}
+
+/// The identities that the pod's sidecar will serve, which is already there if it has `fittings`.
+fn served(
+    (index, settings): (&Index, &Settings),
+    (namespace, selector): (&str, &str),
+    choices: &Choices,
+    fittings: Option<&Fittings>,
+    warnings: &mut Vec<Warning>,
+) -> Result<Vec<Usable>, Refusal> {
+    let endpoint = fittings.map_or(choices.endpoint, |fittings| fittings.endpoint);
+    let mut resolution = resolve(index, settings, namespace, selector, endpoint);
+    let hold = match (fittings, choices.sidecar) {
+        (Some(fittings), _) => fittings.holds,
+        (None, Mode::Native) => Hold::Held,
+        (None, Mode::Container) => Hold::Free,
+    };
+    if let Some(why) = resolution.unbound(settings, namespace, selector) {
+        match choices.when_unbound {
+            WhenUnbound::Deny => return Err(Refusal::Unbound(why)),
+            WhenUnbound::Wait => warnings.push(Warning::Unbound(why, hold)),
+        }
+    }
+    report_skipped(&resolution, namespace, warnings);
+    if let Some(fittings) = fittings {
+        keep_what_fits(&mut resolution, fittings, choices.when_unbound, warnings)?;
+    }
+    Ok(resolution.identities)
 }
 
 /// Tells of the bindings that give nothing, but for those that nobody needs to hear of.

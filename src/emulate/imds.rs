@@ -103,8 +103,7 @@ impl Imds {
         let mut serving = JoinSet::new();
         serving.spawn(server.serve(CancellationToken::new()));
 
-        let folder = tempfile::Builder::new().prefix("imdslet-emulate-").tempdir();
-        let folder = folder.context("cannot make a temporary folder; set TMPDIR to another")?;
+        let folder = programs::folder("imdslet-emulate-")?;
         let uid = Uuid::new_v4().to_string();
         let mut node = Node::new(folder.path().join("imdslet"), &uid, &pod)?;
         node.mount(&|audience| {

@@ -94,7 +94,32 @@ impl Needs {
         selector: &str,
         admission: Admission,
     ) {
-        for warning in admission.warnings {
+        self.warned(estate, workload, selector, admission.warnings);
+        match admission.outcome {
+            Outcome::Untouched(why) => self.untouched(workload, why),
+            Outcome::Injected { identities, patch } => {
+                if let Some(hint) = workload.hint.as_ref().filter(|_| !is_link_local(&patch)) {
+                    let message = format!(
+                        "{hint}, where imdslet does not answer by default; have it use Azure's \
+                         client library, or set the annotation imdslet.dev/endpoint: link-local on \
+                         its pods, which restricted Pod Security does not admit"
+                    );
+                    self.decide(workload, Reason::IgnoresVariables, message);
+                }
+                self.served((estate, settings), workload, identities);
+            }
+        }
+    }
+
+    /// What the webhook would tell the author, and what follows from it here.
+    fn warned(
+        &mut self,
+        estate: &Estate,
+        workload: &Workload,
+        selector: &str,
+        warnings: Vec<Warning>,
+    ) {
+        for warning in warnings {
             // It is said of the class, once.
             if matches!(warning, Warning::ClassNotReady { .. }) {
                 continue;
@@ -110,15 +135,19 @@ impl Needs {
             let words = words.strip_prefix("imdslet: ").unwrap_or(&words);
             self.decide(workload, reason, format!("{words}{more}"));
         }
-        match admission.outcome {
-            Outcome::Untouched(Untouched::MirrorPod) => self.decide(
+    }
+
+    /// A pod that the webhook would leave as it is.
+    fn untouched(&mut self, workload: &Workload, why: Untouched) {
+        match why {
+            Untouched::MirrorPod => self.decide(
                 workload,
                 Reason::StaticPod,
                 "it is a static pod, which no webhook can change; run it by a Deployment or a \
                  DaemonSet"
                     .to_owned(),
             ),
-            Outcome::Untouched(Untouched::Excepted(exception)) => {
+            Untouched::Excepted(exception) => {
                 let message = format!(
                     "AzurePodIdentityException {exception} has NMI answer it with the node's own \
                      identities, and the node answers it itself once NMI is gone; see that the node \
@@ -127,18 +156,7 @@ impl Needs {
                 self.decide(workload, Reason::NodeIdentity, message);
             }
             // Told by warnings, or wanted so.
-            Outcome::Untouched(_) => {}
-            Outcome::Injected { identities, patch } => {
-                if let Some(hint) = workload.hint.as_ref().filter(|_| !is_link_local(&patch)) {
-                    let message = format!(
-                        "{hint}, where imdslet does not answer by default; have it use Azure's \
-                         client library, or set the annotation imdslet.dev/endpoint: link-local on \
-                         its pods, which restricted Pod Security does not admit"
-                    );
-                    self.decide(workload, Reason::IgnoresVariables, message);
-                }
-                self.served((estate, settings), workload, identities);
-            }
+            _ => {}
         }
     }
 

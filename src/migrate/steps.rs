@@ -81,7 +81,9 @@ pub(super) fn steps(estate: &Estate, needs: &Needs, proposals: &[Proposal]) -> V
         step.commands.extend(rollouts(namespace, &labelled.served));
         steps.push(step);
     }
-    steps.extend(remove_old(estate, needs));
+    steps.push(remove_parts(estate));
+    steps.push(remove_finalizers());
+    steps.extend(remove_from_nodes(estate, needs));
     steps.push(uninstall(estate));
     steps
 }
@@ -248,7 +250,7 @@ fn is_restarted(object: &str) -> bool {
     ["Deployment/", "StatefulSet/", "DaemonSet/"].iter().any(|kind| object.starts_with(kind))
 }
 
-fn remove_old(estate: &Estate, needs: &Needs) -> Vec<Step> {
+fn remove_parts(estate: &Estate) -> Step {
     let mut commands: Vec<_> = estate
         .surroundings
         .old_parts
@@ -261,7 +263,7 @@ fn remove_old(estate: &Estate, needs: &Needs) -> Vec<Step> {
     if commands.is_empty() {
         commands.push("kubectl -n NAMESPACE delete daemonset/nmi deployment/mic".to_owned());
     }
-    let parts = step(
+    step(
         Phase::RemoveOld,
         "remove-parts",
         "Delete NMI and MIC, and nothing else of aad-pod-identity",
@@ -272,15 +274,22 @@ fn remove_old(estate: &Estate, needs: &Needs) -> Vec<Step> {
          --disable-pod-identity`; look at the custom resources afterwards, and apply manifests/\
          crds.yaml and the backup again if they are gone.",
         commands,
-    );
-    let finalizers = step(
+    )
+}
+
+fn remove_finalizers() -> Step {
+    step(
         Phase::RemoveOld,
         "remove-finalizers",
         "Let go of what MIC held",
         "Only MIC removes its finalizer, and it is gone. Namespaces could not be deleted otherwise.",
         vec![FINALIZERS.to_owned()],
-    );
-    let on_nodes: Vec<_> = needs
+    )
+}
+
+/// Nothing, where MIC has assigned no identity to a node.
+fn remove_from_nodes(estate: &Estate, needs: &Needs) -> Option<Step> {
+    let identities: Vec<_> = needs
         .used
         .keys()
         .filter_map(|name| estate.identities.get(name)?.resource_id.as_deref())
@@ -288,21 +297,17 @@ fn remove_old(estate: &Estate, needs: &Needs) -> Vec<Step> {
         .into_iter()
         .map(quoted)
         .collect();
-    let mut steps = vec![parts, finalizers];
-    if !on_nodes.is_empty() {
-        steps.push(step(
-            Phase::RemoveOld,
-            "remove-from-nodes",
-            "Take the identities off the nodes, to which MIC assigned them",
-            "While they are there, every pod that reaches 169.254.169.254 has them. Not those that \
-             pods of the decisions HostNetwork and NodeIdentity need.",
-            vec![format!(
-                "az vmss identity remove --resource-group NODE_GROUP --name SCALE_SET --identities {}",
-                on_nodes.join(" ")
-            )],
-        ));
-    }
-    steps
+    (!identities.is_empty()).then(|| step(
+        Phase::RemoveOld,
+        "remove-from-nodes",
+        "Take the identities off the nodes, to which MIC assigned them",
+        "While they are there, every pod that reaches 169.254.169.254 has them. Not those that \
+         pods of the decisions HostNetwork and NodeIdentity need.",
+        vec![format!(
+            "az vmss identity remove --resource-group NODE_GROUP --name SCALE_SET --identities {}",
+            identities.join(" ")
+        )],
+    ))
 }
 
 /// Takes MIC's finalizer off its objects, and deletes these; those of imdslet have none.

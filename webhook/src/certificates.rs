@@ -7,6 +7,7 @@
 //! CA it has not been given. What is due is decided by `imdslet_certs::rotation`, by the API
 //! server's clock.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -45,17 +46,22 @@ const FIELD_MANAGER: &str = "imdslet-webhook";
 const CERTIFICATE: &str = "certificate";
 const CA_BUNDLE: &str = "caBundle";
 
-/// The names that the serving certificate is for: those of the Service, and those by which a person
-/// reaches it (`kubectl port-forward`).
+/// The names that the serving certificate is for: those of the Service, those by which a person
+/// reaches it (`kubectl port-forward`), and the address that it listens on, where that is one.
 #[must_use]
-pub fn names(namespace: &str) -> Vec<String> {
-    vec![
+pub fn names(namespace: &str, listen: SocketAddr) -> Vec<String> {
+    let mut names = vec![
         format!("imdslet-webhook.{namespace}.svc"),
         format!("imdslet-webhook.{namespace}.svc.cluster.local"),
         "localhost".to_owned(),
         "127.0.0.1".to_owned(),
         "::1".to_owned(),
-    ]
+    ];
+    let ip = listen.ip();
+    if !ip.is_unspecified() && !ip.is_loopback() {
+        names.push(ip.to_string());
+    }
+    names
 }
 
 /// The certificate, as soon as there is one.

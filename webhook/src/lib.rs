@@ -14,6 +14,7 @@ pub mod readiness;
 mod review;
 pub mod server;
 pub mod service;
+pub mod settings;
 pub mod watch;
 
 #[cfg(test)]

@@ -11,22 +11,20 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use imdslet_certs::{Authority, OldestTls, Resolver, TlsListener, serve, server_config};
-use imdslet_core::settings::Settings;
 use imdslet_webhook::certificates::files::Files;
 use imdslet_webhook::certificates::{self, First, Keeper};
 use imdslet_webhook::config::{
-    Config, ConfigError, GRACE, HEALTH_LIMITS, LIMITS, LINGER, Objects, Role, VERSION_DEADLINE,
-    WATCH_LIFE, WATCH_SLACK,
+    Config, ConfigError, GRACE, HEALTH_LIMITS, LIMITS, LINGER, Objects, Role, WATCH_LIFE,
+    WATCH_SLACK,
 };
 use imdslet_webhook::controller::{self, Controller};
 use imdslet_webhook::feed::{self, Event, Outlet, Published};
 use imdslet_webhook::metrics::Metrics;
-use imdslet_webhook::problem::{Ask, Problem};
 use imdslet_webhook::readiness::Readiness;
 use imdslet_webhook::server::{self, Health, Hook};
+use imdslet_webhook::settings;
 use imdslet_webhook::watch as objects;
 use kube::Client;
-use kube::runtime::watcher::DefaultBackoff;
 use mimalloc::MiMalloc;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -196,8 +194,7 @@ impl Program {
         objects: Vec<Event>,
     ) -> anyhow::Result<()> {
         self.readiness.set(LISTENER, true, "does not listen yet");
-        let settings = config.settings(None)?;
-        warn_of(&settings);
+        let settings = settings::without_cluster(config)?;
         // Before anybody is told the address: who trusts the CA reads its file then.
         let (resolver, authorities) = own_certificate(config)?;
         write_ca(config, &authorities)?;
@@ -230,59 +227,68 @@ impl Program {
         }
         self.serve_health(config.health_listen).await?;
         objects::start(&client, &self.events, (&self.readiness, &self.metrics), &mut self.tasks);
-        let shutdown = self.ends.shutdown.clone();
-        let readiness = self.readiness.clone();
         match config.role {
-            Role::Admission => {
-                self.has_endpoints = true;
-                let ends = self.ends.clone();
-                let (sender, first) = oneshot::channel();
-                let (namespace, names) = (config.namespace.clone(), names(&config));
-                let metrics = self.metrics.clone();
-                let ready = readiness.clone();
-                let numbers = metrics.clone();
-                if let Some(dir) = config.tls_dir.clone() {
-                    self.tasks.spawn(Files::new(dir, names, ready, numbers, sender).run());
-                } else {
-                    let keeper = Keeper::new(&client, namespace, names, ready, numbers, sender);
-                    self.tasks.spawn(keeper.run());
-                }
-                let snapshot = self.published.snapshot.clone();
-                let oldest = config.oldest_tls;
-                self.servers.spawn(async move {
-                    let ready = async {
-                        let settings = settings(&config, &client, &readiness).await?;
-                        let First { resolver, authorities } =
-                            first.await.context("the certificate's watch has ended")?;
-                        write_ca(&config, &authorities)?;
-                        anyhow::Ok((settings, resolver))
-                    };
-                    // Waiting for the cluster must not outlast the order to end.
-                    let Some(ready) = shutdown.run_until_cancelled(ready).await else {
-                        return Ok("the wait for the cluster");
-                    };
-                    let (settings, resolver) = ready?;
-                    let hook = Hook::new(snapshot, Arc::new(settings), metrics);
-                    admission(config.listen, (resolver, oldest), hook, readiness, ends).await
-                });
-            }
-            Role::Controller => {
-                let (published, metrics) = (self.published.clone(), self.metrics.clone());
-                self.servers.spawn(async move {
-                    let ready = settings(&config, &client, &readiness);
-                    let Some(settings) = shutdown.run_until_cancelled(ready).await else {
-                        return Ok("the wait for the cluster");
-                    };
-                    let settings = Arc::new(settings?);
-                    let Config { replica, namespace, .. } = config;
-                    let controller =
-                        Controller { client, published, settings, metrics, replica, namespace };
-                    controller::run(controller, shutdown).await.context("the controller")?;
-                    Ok("the controller")
-                });
-            }
+            Role::Admission => self.start_admission(config, client),
+            Role::Controller => self.start_controller(config, client),
         }
         Ok(())
+    }
+
+    /// Admissions, as soon as there are settings and a certificate.
+    fn start_admission(&mut self, config: Config, client: Client) {
+        self.has_endpoints = true;
+        let first = self.keep_certificate(&config, &client);
+        let (snapshot, metrics) = (self.published.snapshot.clone(), self.metrics.clone());
+        let (readiness, ends) = (self.readiness.clone(), self.ends.clone());
+        self.servers.spawn(async move {
+            let ready = async {
+                let settings = settings::of_cluster(&config, &client, &readiness).await?;
+                let First { resolver, authorities } =
+                    first.await.context("the certificate's watch has ended")?;
+                write_ca(&config, &authorities)?;
+                anyhow::Ok((settings, resolver))
+            };
+            // Waiting for the cluster must not outlast the order to end.
+            let Some(ready) = ends.shutdown.run_until_cancelled(ready).await else {
+                return Ok("the wait for the cluster");
+            };
+            let (settings, resolver) = ready?;
+            let hook = Hook::new(snapshot, Arc::new(settings), metrics);
+            admission(config.listen, (resolver, config.oldest_tls), hook, readiness, ends).await
+        });
+    }
+
+    /// Keeps the serving certificate, its own or somebody else's, and gives the first one.
+    fn keep_certificate(&mut self, config: &Config, client: &Client) -> oneshot::Receiver<First> {
+        let names = certificates::names(&config.namespace, config.listen);
+        let (readiness, metrics) = (self.readiness.clone(), self.metrics.clone());
+        let (sender, first) = oneshot::channel();
+        if let Some(dir) = config.tls_dir.clone() {
+            self.tasks.spawn(Files::new(dir, names, readiness, metrics, sender).run());
+        } else {
+            let namespace = config.namespace.clone();
+            let keeper = Keeper::new(client, namespace, names, readiness, metrics, sender);
+            self.tasks.spawn(keeper.run());
+        }
+        first
+    }
+
+    /// The controller, as soon as there are settings.
+    fn start_controller(&mut self, config: Config, client: Client) {
+        let (published, metrics) = (self.published.clone(), self.metrics.clone());
+        let (readiness, shutdown) = (self.readiness.clone(), self.ends.shutdown.clone());
+        self.servers.spawn(async move {
+            let ready = settings::of_cluster(&config, &client, &readiness);
+            let Some(settings) = shutdown.run_until_cancelled(ready).await else {
+                return Ok("the wait for the cluster");
+            };
+            let settings = Arc::new(settings?);
+            let Config { replica, namespace, .. } = config;
+            let controller =
+                Controller { client, published, settings, metrics, replica, namespace };
+            controller::run(controller, shutdown).await.context("the controller")?;
+            Ok("the controller")
+        });
     }
 
     async fn serve_health(&mut self, addr: SocketAddr) -> anyhow::Result<()> {
@@ -338,79 +344,11 @@ async fn bind(addr: SocketAddr, server: &str) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// The settings in this cluster. The API server is asked for its version where that matters, for as
-/// long as it takes: pods could not be asked for either.
-async fn settings(
-    config: &Config,
-    client: &Client,
-    readiness: &Readiness,
-) -> anyhow::Result<Settings> {
-    const PART: &str = "Kubernetes version";
-    const ASK: Ask = Ask { verb: "get", group: "", resource: "/version", name: None };
-    let mut backoff = DefaultBackoff::default();
-    let version = loop {
-        if !config.depends_on_version() {
-            break None;
-        }
-        let asked = tokio::time::timeout(VERSION_DEADLINE, client.apiserver_version()).await;
-        let problem = match asked {
-            Ok(Ok(version)) => {
-                let version = format!("{}.{}", version.major, version.minor);
-                tracing::info!(version, "Kubernetes");
-                break Some(version);
-            }
-            Ok(Err(error)) => Problem::of(ASK, &error),
-            Err(_) => Problem::late(VERSION_DEADLINE),
-        };
-        if let Problem::Forbidden { .. } | Problem::Unauthorized(_) = problem {
-            tracing::warn!(
-                %problem, reason = "VersionUnknown",
-                "taken for the newest; --kubernetes-version says otherwise"
-            );
-            break None;
-        }
-        if readiness.set(PART, true, &problem.to_string()) {
-            tracing::warn!(%problem, reason = problem.reason(), "cannot ask for the version");
-        }
-        tokio::time::sleep(backoff.next().unwrap_or(VERSION_DEADLINE)).await;
-    };
-    readiness.clear(PART);
-    let settings = config.settings(version.as_deref()).or_else(|error| {
-        tracing::warn!(
-            %error, reason = "VersionUnknown",
-            "taken for the newest; --kubernetes-version says otherwise"
-        );
-        config.settings(None)
-    })?;
-    warn_of(&settings);
-    Ok(settings)
-}
-
-fn warn_of(settings: &Settings) {
-    if settings.tenant_id.is_none() {
-        tracing::warn!(
-            reason = "NoTenant",
-            "no tenant is set (--tenant-id, AZURE_TENANT_ID): an AzureIdentity that names none \
-             (imdslet.dev/tenant-id, spec.tenantID) cannot be used"
-        );
-    }
-}
-
-/// The names that the certificate is for: the address to listen on too, where it is one.
-fn names(config: &Config) -> Vec<String> {
-    let mut names = certificates::names(&config.namespace);
-    let ip = config.listen.ip();
-    if !ip.is_unspecified() && !ip.is_loopback() {
-        names.push(ip.to_string());
-    }
-    names
-}
-
 /// A certificate of a CA that ends with this process.
 fn own_certificate(config: &Config) -> anyhow::Result<(Arc<Resolver>, String)> {
     let now = SystemTime::now();
     let authority = Authority::generate("imdslet-webhook CA", now)?;
-    let serving = authority.issue(&names(config), now)?;
+    let serving = authority.issue(&certificates::names(&config.namespace, config.listen), now)?;
     Ok((Arc::new(Resolver::new(serving)?), authority.pem().to_owned()))
 }
 

@@ -18,7 +18,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 use tokio::time::Instant;
 
 use crate::service::Decided;
@@ -72,81 +72,80 @@ struct Kind {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("imdslet");
-        let admissions = Family::<Admitted, Counter>::default();
-        let counter = |decided: Decided| {
+        let help = "The release of this program";
+        let build: Family<Build, Gauge> = number(&mut registry, "build_info", help);
+        build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
+        let numbers = Numbers::of(&mut registry);
+        Self(Arc::new((registry, numbers)))
+    }
+}
+
+impl Numbers {
+    /// All of them at their start, in the order in which `registry` shows them.
+    fn of(registry: &mut Registry) -> Self {
+        let help = "Requests of the API server, by what became of them";
+        let admissions: Family<Admitted, Counter> = number(registry, "admissions", help);
+        let admitted = |decided: Decided| {
             let Decided { outcome, reason } = decided;
             admissions.get_or_create_owned(&Admitted { outcome, reason })
         };
-        let each = Decided::ALL.iter().map(|decided| (*decided, counter(*decided))).collect();
-        let other = counter(Decided { outcome: "unanswered", reason: OTHER });
-        let warnings = Family::<Reason, Counter>::default();
-        let warning =
+        let durations = collected(registry);
+        let help = "Warnings given with admissions";
+        let warnings: Family<Reason, Counter> = number(registry, "warnings", help);
+        let warned =
             |reason: &&'static str| (*reason, warnings.get_or_create_owned(&Reason { reason }));
-        let numbers = Numbers {
-            admissions: each,
-            other,
-            durations: Arc::default(),
-            warnings: Warning::REASONS.iter().chain([&OTHER]).map(warning).collect(),
-            objects: Family::default(),
-            held: Family::default(),
-            ages: Arc::default(),
-            restarts: Family::default(),
-            leader: Gauge::default(),
-            certificate: Gauge::default(),
-            patched: Family::default(),
-            lag: Histogram::new(LAG),
-            classes: Family::default(),
-        };
-        let build: Family<Build, Gauge> = Family::default();
-        build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
-        registry.register("build_info", "The release of this program", build);
-        registry.register(
-            "admissions",
-            "Requests of the API server, by what became of them",
-            admissions,
-        );
-        registry.register_collector(Box::new(numbers.durations.clone()));
-        registry.register("warnings", "Warnings given with admissions", warnings);
-        registry.register(
-            "snapshot_objects",
-            "Objects that admission reads",
-            numbers.objects.clone(),
-        );
-        registry.register(
-            "snapshot_held",
-            "1 while the last objects of a kind stay in force although the cluster lists them no more",
-            numbers.held.clone(),
-        );
-        registry.register_collector(Box::new(numbers.ages.clone()));
-        registry.register(
-            "watch_restarts",
-            "Watches that were begun anew",
-            numbers.restarts.clone(),
-        );
-        registry.register("leader", "1 on the controller that writes", numbers.leader.clone());
-        registry.register(
-            "certificate_expiry_timestamp_seconds",
-            "When the serving certificate ends, in seconds since the Unix epoch; 0 where there is none",
-            numbers.certificate.clone(),
-        );
-        registry.register(
-            "annotations_patched",
-            "Annotations of pods written",
-            numbers.patched.clone(),
-        );
-        registry.register_with_unit(
-            "annotation_lag",
-            "From a change of the cluster to the write of a pod's annotation",
-            Unit::Seconds,
-            numbers.lag.clone(),
-        );
-        registry.register(
-            "classes_written",
-            "SecretProviderClasses made, changed and deleted for Secrets Store volumes",
-            numbers.classes.clone(),
-        );
-        Self(Arc::new((registry, numbers)))
+        Self {
+            admissions: Decided::ALL.iter().map(|one| (*one, admitted(*one))).collect(),
+            other: admitted(Decided { outcome: "unanswered", reason: OTHER }),
+            durations,
+            warnings: Warning::REASONS.iter().chain([&OTHER]).map(warned).collect(),
+            objects: number(registry, "snapshot_objects", "Objects that admission reads"),
+            held: number(
+                registry,
+                "snapshot_held",
+                "1 while the last objects of a kind stay in force although the cluster lists them no more",
+            ),
+            ages: collected(registry),
+            restarts: number(registry, "watch_restarts", "Watches that were begun anew"),
+            leader: number(registry, "leader", "1 on the controller that writes"),
+            certificate: number(
+                registry,
+                "certificate_expiry_timestamp_seconds",
+                "When the serving certificate ends, in seconds since the Unix epoch; 0 where there is none",
+            ),
+            patched: number(registry, "annotations_patched", "Annotations of pods written"),
+            lag: lag(registry),
+            classes: number(
+                registry,
+                "classes_written",
+                "SecretProviderClasses made, changed and deleted for Secrets Store volumes",
+            ),
+        }
     }
+}
+
+/// A number that `registry` shows.
+fn number<N: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> N {
+    let number = N::default();
+    registry.register(name, help, number.clone());
+    number
+}
+
+/// What `registry` asks whenever it shows anything.
+fn collected<C: Default>(registry: &mut Registry) -> Arc<C>
+where
+    Arc<C>: Collector,
+{
+    let collector = Arc::<C>::default();
+    registry.register_collector(Box::new(collector.clone()));
+    collector
+}
+
+fn lag(registry: &mut Registry) -> Histogram {
+    let lag = Histogram::new(LAG);
+    let help = "From a change of the cluster to the write of a pod's annotation";
+    registry.register_with_unit("annotation_lag", help, Unit::Seconds, lag.clone());
+    lag
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

@@ -14,8 +14,13 @@ fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 20_000)
 }
 
+/// As they are where the program listens on all addresses.
+fn names_in(namespace: &str) -> Vec<String> {
+    names(namespace, ([0, 0, 0, 0], 8443).into())
+}
+
 fn ring() -> Keyring {
-    Keyring::generate(&names("web"), &[], now()).unwrap()
+    Keyring::generate(&names_in("web"), &[], now()).unwrap()
 }
 
 fn secret(keyring: &Keyring) -> Secret {
@@ -23,7 +28,7 @@ fn secret(keyring: &Keyring) -> Secret {
 }
 
 fn done(secret: Option<&Secret>) -> (&'static str, Option<Fault>) {
-    match next(&keyring(secret), None, "", &names("web"), now()).unwrap() {
+    match next(&keyring(secret), None, "", &names_in("web"), now()).unwrap() {
         Step::Keep(_) => ("kept", None),
         Step::Write { reason, fault, .. } => (reason, fault),
     }
@@ -45,7 +50,7 @@ fn nothing_is_filled_and_rubbish_is_replaced() {
     rubbish.data.as_mut().unwrap().insert("tls.crt".to_owned(), bytes);
     let fault = Fault { key: "tls.crt", cause: Unusable::NoCertificate };
     assert_eq!(done(Some(&rubbish)), ("CertificateMade", Some(fault)));
-    let other = Keyring::generate(&names("other"), &[], now()).unwrap();
+    let other = Keyring::generate(&names_in("other"), &[], now()).unwrap();
     assert_eq!(done(Some(&secret(&other))), ("CertificateRenewed", None));
 }
 
@@ -91,4 +96,19 @@ fn what_another_replica_has_told_stays_for_a_while() {
     let (late, has_more) = patch(&told, &ours, true);
     assert_eq!(late[1]["value"], json!(BASE64.encode(&ours)));
     assert!(!has_more);
+}
+
+#[test]
+fn an_address_that_is_listened_on_is_one_of_the_names() {
+    for (listen, last) in [
+        ("0.0.0.0:8443", "::1"),
+        ("[::]:8443", "::1"),
+        ("127.0.0.1:0", "::1"),
+        ("10.0.0.7:8443", "10.0.0.7"),
+        ("[fd00::7]:8443", "fd00::7"),
+    ] {
+        let names = names("web", listen.parse().unwrap());
+        assert_eq!(names.first().unwrap(), "imdslet-webhook.web.svc");
+        assert_eq!(names.last().unwrap(), last, "{listen}");
+    }
 }

@@ -65,60 +65,124 @@ async fn work(
     changes.mark_unchanged();
     let mut held = controller.published.held.clone();
     held.mark_changed();
-    let mut index = snapshot(controller)?;
-    let mut ledger = Ledger::default();
-    let mut reminders = Reminders::default();
-    reminders.changed(Instant::now());
+    let mut leading = Leading::new(controller, notes)?;
     let mut news = pin!(pods::all(&controller.client));
     let mut in_flight = FuturesUnordered::new();
     loop {
         let now = Instant::now();
         while in_flight.len() < AT_ONCE
-            && let Some(write) = ledger.next_write(now)
+            && let Some(write) = leading.ledger.next_write(now)
         {
             in_flight.push(write_one(&controller.client, write));
         }
-        for news in ledger.assigned(&index) {
+        for news in leading.ledger.assigned(&leading.index) {
             assignments.send(news).ok().context("the AzureAssignedIdentity objects have ended")?;
         }
-        let wake = ledger.wake(now).into_iter().chain(reminders.wake()).min();
+        let wake = leading.wake(now);
         // Each arm is cancel-safe: a stream's next item, a change that stays one until it is seen,
         // and a time.
         tokio::select! {
             published = changes.changed() => {
                 published.context("the index has ended")?;
-                index = snapshot(controller)?;
-                ledger.review(world(controller, &index));
-                reminders.changed(Instant::now());
+                leading.review()?;
             }
             _ = held.changed() => {
                 let kinds = held.borrow_and_update().clone();
-                tell(&notes, kinds.into_values().map(|text| held_note(controller, HELD, text)));
+                leading.tell(kinds.into_values().map(|text| held_note(controller, HELD, text)));
             }
             Some(item) = news.next() => {
                 if let Some(used) = use_of(&item) {
                     uses.send(used).ok().context("the derived classes have ended")?;
                 }
-                tell(&notes, take(&mut ledger, item, controller, world(controller, &index)));
-                reminders.changed(Instant::now());
+                leading.take(item);
             }
-            Some((write, outcome)) = in_flight.next() => {
-                if matches!(outcome, Outcome::Written { .. }) {
-                    controller.metrics.patched(write.change.kind.reason(), write.since.elapsed());
-                }
-                let world = world(controller, &index);
-                tell(&notes, ledger.finish(&write, outcome, world));
-                reminders.changed(Instant::now());
-            }
-            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
-                let now = Instant::now();
-                tell(&notes, ledger.due(now));
-                if reminders.wants_a_look(now) {
-                    reminders.look(all_wrong(&ledger, &index, &controller.settings), now);
-                }
-                tell(&notes, reminders.due(now));
-            }
+            Some((write, outcome)) = in_flight.next() => leading.finish(&write, outcome),
+            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => leading.remind(),
         }
+    }
+}
+
+/// What the leader knows, and whom it tells.
+struct Leading<'a> {
+    controller: &'a Controller,
+    index: Arc<Index>,
+    ledger: Ledger,
+    reminders: Reminders,
+    notes: mpsc::Sender<Note>,
+}
+
+impl<'a> Leading<'a> {
+    fn new(controller: &'a Controller, notes: mpsc::Sender<Note>) -> anyhow::Result<Self> {
+        let index = snapshot(controller)?;
+        let (ledger, mut reminders) = (Ledger::default(), Reminders::default());
+        reminders.changed(Instant::now());
+        Ok(Self { controller, index, ledger, reminders, notes })
+    }
+
+    /// When there is something to do although nothing happens.
+    fn wake(&self, now: Instant) -> Option<Instant> {
+        self.ledger.wake(now).into_iter().chain(self.reminders.wake()).min()
+    }
+
+    /// Another index has been published.
+    fn review(&mut self) -> anyhow::Result<()> {
+        self.index = snapshot(self.controller)?;
+        self.ledger.review(world(self.controller, &self.index));
+        self.reminders.changed(Instant::now());
+        Ok(())
+    }
+
+    /// Something is said about pods.
+    fn take(&mut self, news: News) {
+        let world = world(self.controller, &self.index);
+        let note = match news {
+            News::Restart => {
+                self.ledger.restart();
+                None
+            }
+            News::Is(seen) => self.ledger.see(*seen, world),
+            News::Complete => {
+                let held = self.ledger.complete(world);
+                held.map(|message| held_note(self.controller, LOSSES_HELD, message))
+            }
+            News::Gone(name) => {
+                self.ledger.gone(&name, world);
+                None
+            }
+            News::Stray(seen) => {
+                self.ledger.stray(&seen, world);
+                None
+            }
+        };
+        self.tell(note);
+        self.reminders.changed(Instant::now());
+    }
+
+    /// The write of a pod has come to this end.
+    fn finish(&mut self, write: &Write, outcome: Outcome) {
+        if matches!(outcome, Outcome::Written { .. }) {
+            self.controller.metrics.patched(write.change.kind.reason(), write.since.elapsed());
+        }
+        let notes = self.ledger.finish(write, outcome, world(self.controller, &self.index));
+        self.tell(notes);
+        self.reminders.changed(Instant::now());
+    }
+
+    /// It is time to say something again.
+    fn remind(&mut self) {
+        let now = Instant::now();
+        let due = self.ledger.due(now);
+        self.tell(due);
+        if self.reminders.wants_a_look(now) {
+            let wrong = all_wrong(&self.ledger, &self.index, &self.controller.settings);
+            self.reminders.look(wrong, now);
+        }
+        let due = self.reminders.due(now);
+        self.tell(due);
+    }
+
+    fn tell(&self, notes: impl IntoIterator<Item = Note>) {
+        tell(&self.notes, notes);
     }
 }
 
@@ -138,25 +202,6 @@ fn all_wrong(ledger: &Ledger, index: &Index, settings: &Settings) -> AllWrong {
         ((About::resource(kind, &object), reason), Wrong { text, once: may_be_meant })
     });
     of_objects.chain(ledger.wrong_workloads()).collect()
-}
-
-fn take(
-    ledger: &mut Ledger,
-    news: News,
-    controller: &Controller,
-    world: World<'_>,
-) -> Option<Note> {
-    match news {
-        News::Restart => ledger.restart(),
-        News::Is(seen) => return ledger.see(*seen, world),
-        News::Complete => {
-            let held = ledger.complete(world);
-            return held.map(|message| held_note(controller, LOSSES_HELD, message));
-        }
-        News::Gone(name) => ledger.gone(&name, world),
-        News::Stray(seen) => ledger.stray(&seen, world),
-    }
-    None
 }
 
 /// What is said about a pod, for those who keep the classes that its volumes name.

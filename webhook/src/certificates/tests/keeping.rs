@@ -16,7 +16,8 @@ use tokio::sync::{Barrier, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::certificates::{First, Keeper, SECRET, names};
+use super::names_in;
+use crate::certificates::{First, Keeper, SECRET};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::testing::{self, Asked};
@@ -214,7 +215,8 @@ fn replica(
     let (sender, first) = oneshot::channel();
     let (readiness, metrics) = (Readiness::default(), Metrics::default());
     let ready = readiness.clone();
-    let keeper = Keeper::new(&api.client(), "web".to_owned(), names("web"), ready, metrics, sender);
+    let keeper =
+        Keeper::new(&api.client(), "web".to_owned(), names_in("web"), ready, metrics, sender);
     tasks.spawn(keeper.run());
     (first, readiness)
 }
