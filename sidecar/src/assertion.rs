@@ -105,11 +105,10 @@ pub(crate) fn sign(
         nbf: now,
         exp: now.saturating_add(LIFETIME),
     };
-    let part = |json| Some(URL_SAFE_NO_PAD.encode(json));
     let mut signed = format!(
         "{}.{}",
-        part(serde_json::to_vec(&header).ok()?)?,
-        part(serde_json::to_vec(&claims).ok()?)?
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&header).ok()?),
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims).ok()?)
     );
     let mut signature = Zeroizing::new(vec![0; certificate.key().public().modulus_len()]);
     certificate

@@ -1,7 +1,7 @@
 //! Reading custom resources whose keys people have written in every letter case.
 //!
 //! aad-pod-identity up to 1.5 read `ResourceID` as `resourceid`; 1.6 and later read neither
-//! (`compatibility.md`). The guides that people followed use both.
+//! (`docs/compatibility.md`). The guides that people followed use both.
 
 use serde_json::{Map, Value};
 

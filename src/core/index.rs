@@ -273,7 +273,7 @@ impl Index {
                 pod.label(key).is_some_and(|label| label.eq_ignore_ascii_case(value))
             })
         };
-        of_namespace(&self.exceptions, namespace.to_owned())
+        of_namespace(&self.exceptions, namespace)
             .find(|(_, exception)| matches(exception))
             .map(|(name, _)| name)
     }
@@ -295,7 +295,7 @@ impl Index {
 
     /// The LimitRanges of `namespace`.
     pub(crate) fn limits(&self, namespace: &str) -> impl Iterator<Item = &LimitRange> {
-        of_namespace(&self.limits, namespace.to_owned()).map(|(_, limits)| limits)
+        of_namespace(&self.limits, namespace).map(|(_, limits)| limits)
     }
 }
 
@@ -310,11 +310,11 @@ impl FromIterator<Object> for Index {
 }
 
 /// The objects of one namespace: one run in the order of the map.
-fn of_namespace<T>(
-    map: &BTreeMap<ObjectName, Arc<T>>,
-    namespace: String,
-) -> impl Iterator<Item = (&ObjectName, &T)> {
-    map.range(ObjectName::new(namespace.clone(), "")..)
+fn of_namespace<'m, T>(
+    map: &'m BTreeMap<ObjectName, Arc<T>>,
+    namespace: &str,
+) -> impl Iterator<Item = (&'m ObjectName, &'m T)> {
+    map.range(ObjectName::new(namespace, "")..)
         .take_while(move |(name, _)| name.namespace == namespace)
         .map(|(name, value)| (name, &**value))
 }
