@@ -40,8 +40,8 @@ def a_cluster_where_everything_works_has_ticks_down_to_the_token_of_a_pod(t):
 def what_is_broken_is_named_by_the_check_that_it_breaks(t):
     t.bound()
     # An identity that Entra ID does not trust for this service account.
-    t.identity("untrusted", t.client_id[:-6] + "999999")
-    t.cluster.entra.trust(t.client_id[:-6] + "999999", "elsewhere")
+    t.identity("untrusted", t.other_client_id)
+    t.cluster.entra.trust(t.other_client_id, "elsewhere")
     t.bind(f"{t.label}-2", name="second", identity="untrusted")
     t.pod("refused", label=f"{t.label}-2")
     assert t.first_answer("refused")["status"] == 400

@@ -122,7 +122,7 @@ def a_volume_whose_class_asks_nmi_gets_a_class_that_follows_its_original_and_its
         t.api.patch(CLASS, t.namespace, "kv", {"spec": {"parameters": {"keyvaultName": "other"}}})
         parameters = lambda: t.api.get(CLASS, t.namespace, name)["spec"]["parameters"]
         t.eventually("it follows its original", lambda: parameters()["keyvaultName"] == "other", 20)
-        other = t.client_id[:-6] + "888888"
+        other = t.other_client_id
         t.identity("other", other)
         t.api.patch("AzureIdentityBinding", t.namespace, "binding", {"spec": {"azureIdentity": "other"}})
         t.eventually("it follows the binding", lambda: parameters()["clientID"] == other, 20)

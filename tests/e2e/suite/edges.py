@@ -9,14 +9,6 @@ from second_webhook import second_webhook
 SIDECAR = "imdslet"
 
 
-def rehearsed(t, labels=None, namespace=None, **spec):
-    """What a pod would become: a dry run."""
-    metadata = {"name": "rehearsed", "namespace": namespace or t.namespace,
-                "labels": {"aadpodidbinding": t.label} | (labels or {})}
-    pod = {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": {"containers": [container()], **spec}}
-    return t.api.json("POST", t.api.path("Pod", metadata["namespace"], dryRun="All"), body=pod)
-
-
 def sidecar_of(pod):
     return next(one for one in pod["spec"]["initContainers"] if one["name"] == SIDECAR)
 
@@ -33,7 +25,7 @@ def a_limit_range_and_a_quota_admit_the_sidecar_within_their_bounds(t):
                "maxLimitRequestRatio": {"memory": "1"}}]
     t.create("LimitRange", "range", {"limits": limits})
     is_within = lambda: sidecar_of(
-        rehearsed(t, containers=[container(resources=own)]))["resources"]["requests"] == amounts("60m", "48Mi")
+        t.rehearsed(containers=[container(resources=own)]))["resources"]["requests"] == amounts("60m", "48Mi")
     t.eventually("the sidecar has the least that is allowed", is_within, 20)
     t.pod(containers=[container(resources=own)])
     t.verified()
@@ -66,7 +58,7 @@ def the_quality_of_service_of_a_pod_stays_unless_it_had_none(t):
             "kind": "Pod", "apiVersion": "v1", "metadata": {"name": "plain", "namespace": t.namespace},
             "spec": {"containers": [container(resources=resources)]}})
         assert plain["status"]["qosClass"] == name, plain["status"]
-        found[name] = rehearsed(t, containers=[container(resources=resources)])["status"]["qosClass"]
+        found[name] = t.rehearsed(containers=[container(resources=resources)])["status"]["qosClass"]
     assert found == {name: expected for name, (_, expected) in classes.items()}, found
     t.pod(containers=[container(resources=classes["Guaranteed"][0])])
     t.verified()
@@ -123,7 +115,7 @@ def a_neighbour_in_a_shared_process_namespace_reads_nothing_of_the_sidecar(t):
 def a_pod_with_users_of_its_own_is_admitted_as_it_is(t):
     """The tests' container runtime cannot run such a pod, so this says nothing of its kubelet."""
     t.bound()
-    pod = rehearsed(t, hostUsers=False)
+    pod = t.rehearsed(hostUsers=False)
     assert pod["spec"]["hostUsers"] is False, pod["spec"]
     assert sidecar_of(pod)["securityContext"]["runAsUser"] == 2579, pod["spec"]
 
@@ -149,7 +141,7 @@ def an_init_container_that_another_webhook_puts_before_the_sidecar_is_reported(t
         told = lambda: t.cluster.apply([pod], "--dry-run=server").stderr
         words = "init container `mesh` runs before imdslet and finds no token endpoint"
         t.eventually("whoever applies it is warned", lambda: words in told(), 20)
-        names = [one["name"] for one in rehearsed(t, {"e2e": "second"})["spec"]["initContainers"]]
+        names = [one["name"] for one in t.rehearsed({"e2e": "second"})["spec"]["initContainers"]]
     assert names == ["mesh", SIDECAR], names
 
 

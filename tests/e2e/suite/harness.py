@@ -80,6 +80,8 @@ class Context:
         # Of its own, since a pod may match the bindings of other tests' namespaces.
         self.label = f"label-{number}"
         self.client_id = f"c0000000-0000-4000-8000-{number:012}"
+        # Of no identity unless the test makes one.
+        self.other_client_id = f"c0000000-0000-4000-8001-{number:012}"
         self.notes = []
         self.namespaces = []
         self.started = time.time()
@@ -126,6 +128,13 @@ class Context:
         labels = (labels or {}) | ({"aadpodidbinding": label or self.label} if opted_in else {})
         spec = {"containers": containers or [container()], "terminationGracePeriodSeconds": 2, **spec}
         return self.create("Pod", name, spec, namespace, labels, annotations)
+
+    def rehearsed(self, labels=None, annotations=None, namespace=None, **spec):
+        """What a pod would become: a dry run."""
+        metadata = {"name": "rehearsed", "namespace": namespace or self.namespace,
+                    "annotations": annotations or {}, "labels": {"aadpodidbinding": self.label} | (labels or {})}
+        pod = {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": {"containers": [container()], **spec}}
+        return self.api.json("POST", self.api.path("Pod", metadata["namespace"], dryRun="All"), body=pod)
 
     def eventually(self, what, condition, seconds=60):
         """Waits until `condition` gives something, which it returns."""

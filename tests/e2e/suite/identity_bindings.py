@@ -1,6 +1,6 @@
 """Pods whose identities come through AKS identity bindings, with the emulator as AKS's token proxy."""
 
-from harness import container, test
+from harness import container, resource_id, test
 
 SNI = "1a2b3c4d.ests.aks"
 CA = "token-proxy-ca"
@@ -16,12 +16,8 @@ def an_identity_binding_gives_a_pod_its_token_through_the_token_proxy_alone(t):
     t.make_namespace()
     entra = t.cluster.entra
     entra.know(t.client_id)
-    resource = (
-        "/subscriptions/5b000000-0000-4000-8000-000000000000/resourcegroups/rg"
-        "/providers/Microsoft.ManagedIdentity/userAssignedIdentities/identity"
-    )
-    t.create("AzureIdentity", "identity", {"type": 0, "resourceID": resource, "clientID": t.client_id},
-             annotations={"imdslet.dev/source": "binding"})
+    spec = {"type": 0, "resourceID": resource_id("identity"), "clientID": t.client_id}
+    t.create("AzureIdentity", "identity", spec, annotations={"imdslet.dev/source": "binding"})
     t.bind()
     t.create("ConfigMap", CA, data={"ca.crt": entra.ca})
     t.cluster.set(**SETTINGS, IMDSLET_BINDING_PROXY=entra.url)

@@ -19,11 +19,8 @@ def addresses(t):
 
 
 def rehearsed(t, namespace=None, **spec):
-    """What a pod in link-local mode would be: a dry run."""
-    metadata = {"name": "rehearsed", "namespace": namespace or t.namespace, "annotations": ANNOTATIONS,
-                "labels": {"aadpodidbinding": t.label}}
-    pod = {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": {"containers": [container()], **spec}}
-    return t.api.json("POST", t.api.path("Pod", metadata["namespace"], dryRun="All"), body=pod)
+    """What a pod in link-local mode would be."""
+    return t.rehearsed(annotations=ANNOTATIONS, namespace=namespace, **spec)
 
 
 @test

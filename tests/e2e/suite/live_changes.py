@@ -76,7 +76,7 @@ def a_pod_of_a_newer_release_is_revoked_after_a_rollback(t):
 @test
 def a_pod_follows_its_binding_to_another_identity(t):
     t.bound()
-    other = t.client_id[:-6] + "888888"
+    other = t.other_client_id
     t.cluster.entra.trust(other, t.namespace)
     t.identity("other", other)
     t.pod(containers=[container("loop")])

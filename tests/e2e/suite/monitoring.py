@@ -164,7 +164,7 @@ def each_query_of_the_dashboard_and_of_the_alerts_finds_what_the_programs_export
     t.cluster.set(IMDSLET_SIDECAR_METRICS_PORT=str(METRICS))
     passing = prometheus = None
     try:
-        lost = t.client_id[:-6] + "999999"
+        lost = t.other_client_id
         t.cluster.entra.trust(lost, t.namespace)
         t.identity("lost", lost)
         t.bind(name="second", identity="lost")

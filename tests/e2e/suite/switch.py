@@ -75,11 +75,8 @@ def estate(t, namespace, client_id, labels=None, account="default"):
     entra = t.cluster.entra
     if client_id not in entra.clients:
         entra.clients.append(client_id)
-    resource = ("/subscriptions/5b000000-0000-4000-8000-000000000000/resourcegroups/rg"
-                "/providers/Microsoft.ManagedIdentity/userAssignedIdentities/identity")
-    spec = {"type": 0, "resourceID": resource, "clientID": client_id}
-    t.create("AzureIdentity", "identity", spec, namespace)
-    t.create("AzureIdentityBinding", "binding", {"azureIdentity": "identity", "selector": namespace}, namespace)
+    t.identity("identity", client_id, namespace)
+    t.bind(namespace, namespace=namespace)
     if account != "default":
         t.create("ServiceAccount", account, namespace=namespace)
     template = {
@@ -115,7 +112,7 @@ def the_plan_of_this_cluster_turns_every_failing_pod_green(t):
     folder = pathlib.Path(tempfile.mkdtemp())
     # Two accounts of one identity, and another identity.
     places = [(f"{t.namespace}-a", t.client_id, "default"), (f"{t.namespace}-b", t.client_id, "worker"),
-              (f"{t.namespace}-c", t.client_id[:-6] + "900000", "default")]
+              (f"{t.namespace}-c", t.other_client_id, "default")]
     for namespace, client_id, account in places:
         estate(t, namespace, client_id, account=account)
     names = {namespace: pods(t, namespace)[0]["metadata"]["name"] for namespace, _, _ in places}
@@ -138,7 +135,7 @@ def a_namespace_is_taken_over_and_given_back_and_another_one_is_not_touched(t):
     # As it is before imdslet is installed.
     off = {"imdslet.dev/injection": "disabled"}
     estate(t, first, t.client_id, off)
-    estate(t, other, t.client_id[:-6] + "900000", off)
+    estate(t, other, t.other_client_id, off)
     made = plan(t, folder)
     carry_out(t, made, (first, other))
     shell(step(made, "hold-off"), folder)

@@ -67,7 +67,7 @@ def a_restricted_namespace_admits_the_pod_and_its_sidecar(t):
 @test
 def a_pod_names_another_identity_than_the_first_by_its_client_id(t):
     t.bound()
-    other = t.client_id[:-6] + "999999"
+    other = t.other_client_id
     t.cluster.entra.trust(other, t.namespace)
     t.identity("other", other)
     t.bind(name="second", identity="other")
