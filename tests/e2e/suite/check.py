@@ -2,8 +2,8 @@
 
 import json
 
+from explain_live import imdslet
 from harness import SYSTEM, test
-from live import imdslet
 
 
 def checked(t, *args, user=None):
