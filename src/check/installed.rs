@@ -7,9 +7,11 @@ use x509_parser::pem::Pem;
 
 use super::facts::{Facts, Rehearsal, Seen, text};
 use super::report::{Check, Group, Verdict};
-use super::stuck::{podless, stuck};
+use super::stuck::{Stuck, podless, stuck};
 use super::tenant;
 
+/// Makes everything be as it was, or come: what the operator's guide has.
+const APPLY: &str = "kubectl apply --server-side --force-conflicts -f manifests/install.yaml";
 /// After so long without a sign of the leader another one should have taken over.
 const STALE: i64 = 60;
 /// Before the end of a certificate somebody should have renewed it.
@@ -24,7 +26,7 @@ pub(super) fn group(facts: &Facts, version: &str) -> Group {
             what,
             Verdict::Warning,
             "there is no MutatingWebhookConfiguration imdslet",
-            "kubectl apply -f manifests/install.yaml, once the list above is as it should be",
+            format!("{APPLY}, once the list above is as it should be"),
         )),
         Ok(Some(webhook)) => {
             checks.push(Check::passed(what.0, what.1));
@@ -62,19 +64,32 @@ fn replicas(facts: &Facts, name: &'static str) -> Check {
     };
     let Some(found) = deployment(workers, name, namespace) else {
         let message = format!("Deployment {namespace}/{name} does not exist");
-        return Check::found(
-            what,
-            Verdict::Failed,
-            message,
-            "kubectl apply -f manifests/install.yaml",
-        );
+        return Check::found(what, Verdict::Failed, message, APPLY);
     };
     let count = |pointer: &str| found.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
     let (wanted, ready) = (count("/spec/replicas"), count("/status/availableReplicas"));
+    let stuck = stuck_replica(facts, found, name);
     if ready == 0 || ready < wanted {
         let verdict = if ready == 0 { Verdict::Failed } else { Verdict::Warning };
-        let (why, remedy) = not_ready(facts, found, name);
+        let (why, remedy) = match stuck {
+            Some(found) => (format!(": {}", found.message), found.remedy),
+            None => (
+                String::new(),
+                format!(
+                    "kubectl -n {namespace} describe deployment {name}; kubectl -n {namespace} \
+                     logs deploy/{name}"
+                ),
+            ),
+        };
         return Check::found(what, verdict, format!("{ready} of {wanted} are ready{why}"), remedy);
+    }
+    // Those of before stay until a new one is ready.
+    if let Some(found) = stuck {
+        let message = format!(
+            "{ready} of {wanted} are ready, and the one that is to take their place is not: {}",
+            found.message
+        );
+        return Check::found(what, Verdict::Warning, message, found.remedy);
     }
     if wanted < 2 {
         let message = "it has one replica, and is away while that one is moved";
@@ -83,24 +98,14 @@ fn replicas(facts: &Facts, name: &'static str) -> Check {
     Check::passed(what.0, format!("{ready} of {wanted} replicas of {name} are ready"))
 }
 
-/// Why replicas are not ready, as far as their pods say it, and what to do.
-fn not_ready(facts: &Facts, deployment: &Value, name: &str) -> (String, String) {
-    let namespace = &facts.namespace;
+/// What keeps a replica from running, as far as the pods or the Deployment say it.
+fn stuck_replica(facts: &Facts, deployment: &Value, name: &str) -> Option<Stuck> {
     let is_of_it = |pod: &&Value| {
         text(pod, "/metadata/labels/app.kubernetes.io~1name") == name
             && text(pod, "/metadata/deletionTimestamp").is_empty()
     };
     let mut pods = facts.own_pods.iter().flatten().filter(is_of_it);
-    match pods.find_map(|pod| stuck(pod, None)).or_else(|| podless(deployment)) {
-        Some(found) => (format!(": {}", found.message), found.remedy),
-        None => (
-            String::new(),
-            format!(
-                "kubectl -n {namespace} describe deployment {name}; kubectl -n {namespace} logs \
-                 deploy/{name}"
-            ),
-        ),
-    }
+    pods.find_map(|pod| stuck(pod, None)).or_else(|| podless(deployment))
 }
 
 fn leader(seen: &Seen<Option<Value>>, namespace: &str, now: i64) -> Check {
@@ -177,8 +182,8 @@ fn releases(seen: &Seen<Vec<Value>>, version: &str, namespace: &str) -> Check {
 fn bundles(webhook: &Value, now: i64) -> Check {
     let what = ("ca-bundle", "the webhook configuration has CAs that are valid");
     let entries = webhook.get("webhooks").and_then(Value::as_array);
-    let remedy = "the controller and the webhook put it back within a second: see their logs, and \
-                  keep the GitOps tool from owning caBundle";
+    let remedy = "a replica of the webhook puts it there within a second: see their log, and keep the GitOps \
+                  tool from owning caBundle; with cert-manager see its ca-injector";
     for entry in entries.into_iter().flatten() {
         let name = text(entry, "/name");
         let bundle = text(entry, "/clientConfig/caBundle");
@@ -229,7 +234,7 @@ fn circle(webhook: &Value, seen: &Seen<Vec<Value>>, own: &str) -> Check {
             what,
             Verdict::Failed,
             format!("entry {} is asked about pods without the label", text(wide, "/name")),
-            "put its objectSelector back: kubectl apply -f manifests/install.yaml",
+            format!("put its objectSelector back: {APPLY}"),
         );
     }
     let workers = match seen {

@@ -44,7 +44,9 @@ pub(super) fn stuck(pod: &Value, container: Option<&str>) -> Option<Stuck> {
             return None;
         };
         let image = text(one, "/image");
-        let said = text(one, "/state/waiting/message");
+        // What it said last tells more than that the kubelet waits.
+        let last = text(one, "/lastState/terminated/message").trim_end();
+        let said = if last.is_empty() { text(one, "/state/waiting/message") } else { last };
         let message =
             format!("container {container} ({image}) of pod {namespace}/{name}: {reason}: {said}");
         Some(Stuck { message, remedy })
@@ -116,6 +118,11 @@ mod tests {
             assert_eq!(stuck(&pod(reason), None), Some(found));
             assert_eq!(stuck(&pod(reason), Some("app")), None);
         }
+        let mut ended = pod("CrashLoopBackOff");
+        ended["status"]["initContainerStatuses"][0]["lastState"] =
+            json!({"terminated": {"message": "--scope is `all`\n"}});
+        let found = stuck(&ended, None).unwrap();
+        assert!(found.message.ends_with(": CrashLoopBackOff: --scope is `all`"), "{found:?}");
         // On its way.
         assert_eq!(stuck(&pod("PodInitializing"), None), None);
         assert_eq!(stuck(&json!({}), None), None);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use imdslet_core::contract::Source;
+use imdslet_core::id::is_tenant;
 use imdslet_core::objects::{Credential, Object, ObjectName};
 use serde_json::Value;
 
@@ -22,6 +23,17 @@ pub(super) fn check(
         Err(why) => return Check::unknown(WHAT, why),
     };
     let tenant = settings.get("AZURE_TENANT_ID").map(String::as_str).unwrap_or_default();
+    let remedy = format!(
+        "set AZURE_TENANT_ID in ConfigMap {namespace}/imdslet-config, then kubectl -n {namespace} \
+         rollout restart deployment (Helm: the value tenantId)"
+    );
+    if !tenant.is_empty() && !is_tenant(tenant) {
+        let message = format!(
+            "AZURE_TENANT_ID is `{tenant}`; it must be a tenant id (GUID) or a tenant's domain name, and no \
+             replica starts with it"
+        );
+        return Check::found(WHAT, Verdict::Failed, message, remedy);
+    }
     if !tenant.is_empty() {
         return Check::passed(WHAT.0, format!("identities that name no tenant are of {tenant}"));
     }
@@ -30,10 +42,6 @@ pub(super) fn check(
         Err(why) => return Check::unknown(WHAT, why),
     };
     let without: Vec<_> = identities.iter().filter_map(without_tenant).collect();
-    let remedy = format!(
-        "set AZURE_TENANT_ID in ConfigMap {namespace}/imdslet-config, then kubectl -n {namespace} \
-         rollout restart deployment (Helm: the value tenantId)"
-    );
     match without.as_slice() {
         [] if identities.is_empty() => Check::found(
             WHAT,
@@ -92,6 +100,7 @@ mod tests {
         let each_names_its_own = vec![named.clone(), by_annotation, managed];
         for (tenant, identities, verdict, words) in [
             ("contoso.example", vec![unnamed("d")], passed, "are of contoso.example"),
+            ("contoso", vec![], failed, "AZURE_TENANT_ID is `contoso`; it must be a tenant id"),
             ("", each_names_its_own, passed, "every AzureIdentity names its tenant"),
             ("", vec![], warning, "an AzureIdentity that names none will get no tokens"),
             ("", vec![named, unnamed("d")], failed, "AzureIdentity web/d names none"),

@@ -262,8 +262,7 @@ fn what_is_wrong_with_an_installation_is_named_alone_with_what_to_do() {
         (
             |f| {
                 f.workers.as_mut().unwrap()[0] = deployment("imdslet-webhook", 0);
-                f.own_pods =
-                    Ok(vec![waiting("imdslet-controller", "b"), waiting("imdslet-webhook", "a")]);
+                f.own_pods = Ok(vec![waiting("imdslet-webhook", "a")]);
             },
             "webhook-ready",
             Failed,
@@ -279,6 +278,12 @@ fn what_is_wrong_with_an_installation_is_named_alone_with_what_to_do() {
             "controller-ready",
             Warning,
             "1 of 2 are ready: its pods are refused: quota",
+        ),
+        (
+            |f| f.own_pods = Ok(vec![waiting("imdslet-controller", "c")]),
+            "controller-ready",
+            Warning,
+            "2 of 2 are ready, and the one that is to take their place is not: container c",
         ),
         (|f| f.settings = Ok(BTreeMap::new()), "tenant", Warning, "ConfigMap imdslet-system/"),
         (|f| f.lease = Ok(None), "leader", Failed, "none has led yet"),
@@ -603,7 +608,12 @@ fn rights_to_install_matter_before_it_is_installed() {
     assert_eq!(found(&facts), []);
     facts.webhook = Ok(None);
     let found = found(&facts);
-    assert!(found[2].2.contains("kubectl apply -f manifests/install.yaml"), "{found:?}");
+    assert!(
+        found[2]
+            .2
+            .contains("kubectl apply --server-side --force-conflicts -f manifests/install.yaml"),
+        "{found:?}"
+    );
     let names: Vec<_> = found.iter().map(|(name, verdict, _)| (*name, *verdict)).collect();
     let expected = [
         ("node-metadata", Verdict::Note),

@@ -23,7 +23,7 @@ pub(super) fn group(workload: &Workload, now: i64) -> Group {
              tells what would become of its pods",
         )),
         Ok(pods) => {
-            checks.push(Check::passed(what.0, format!("it has {} that run", plural(pods.len()))));
+            checks.push(Check::passed(what.0, format!("it has {}", running(pods.len()))));
             let each = pods.iter().map(|followed| of_pod(followed, now));
             let mut each: Vec<Vec<Check>> = each.collect();
             // That of the first pod which is not as it should be.
@@ -35,8 +35,8 @@ pub(super) fn group(workload: &Workload, now: i64) -> Group {
     Group { name: workload.name.clone(), checks }
 }
 
-fn plural(pods: usize) -> String {
-    if pods == 1 { "a pod".to_owned() } else { format!("{pods} pods") }
+fn running(pods: usize) -> String {
+    if pods == 1 { "a pod that runs".to_owned() } else { format!("{pods} pods that run") }
 }
 
 /// Each step needs the one before it.

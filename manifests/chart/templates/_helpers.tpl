@@ -161,6 +161,8 @@ spec:
           imagePullPolicy: {{ . }}
           {{- end }}
           args: [--role={{ $role }}]
+          # What it says last, such as that a setting is wrong, stands in `kubectl describe pod` too.
+          terminationMessagePolicy: FallbackToLogsOnError
           envFrom:
             - configMapRef:
                 name: imdslet-config

@@ -61,8 +61,36 @@ def what_is_broken_is_named_by_the_check_that_it_breaks(t):
     finally:
         t.cluster.scale("imdslet-webhook", replicas)
         t.cluster.wait_for_rollout("imdslet-webhook")
+    upgrades_that_do_not_end(t)
     done = imdslet(t, "check", f"--namespace={t.namespace}", "--wait=60s")
     assert done.returncode == 0, done.stdout
+
+
+def upgrades_that_do_not_end(t):
+    """The replicas of before stay, and what keeps the new one is said."""
+    path = t.api.path("Deployment", SYSTEM, "imdslet-controller")
+    before = t.api.get("Deployment", SYSTEM, "imdslet-controller")["spec"]["template"]["spec"]["containers"][0]
+    said = lambda: checked(t)[1]["controller-ready"]
+
+    def change(**container):
+        template = {"spec": {"containers": [{"name": "controller", **container}]}}
+        content_type = "application/strategic-merge-patch+json"
+        t.api.json("PATCH", path, body={"spec": {"template": template}}, content_type=content_type)
+
+    tenant = lambda value: [{"name": "AZURE_TENANT_ID", **value}]
+    for wrong, right, words in (
+        ({"image": "registry.invalid/x:1"}, {"image": before["image"]}, ["registry.invalid/x:1", "an image that the nodes can pull"]),
+        # It counts before that of the ConfigMap.
+        ({"env": tenant({"value": "contoso"})}, {"env": tenant({"$patch": "delete"})}, ["is `contoso`; it must be a tenant id", "logs"]),
+    ):
+        change(**wrong)
+        try:
+            t.eventually(f"the check says {words}", lambda: all(word in said()[1] for word in words), 90)
+            verdict, text = said()
+            assert verdict == "warning" and "2 of 2 are ready" in text, text
+        finally:
+            change(**right)
+            t.cluster.wait_for_rollout("imdslet-controller")
 
 
 @test
