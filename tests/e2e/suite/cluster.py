@@ -81,9 +81,9 @@ class Cluster:
             "IMDSLET_EXTRA_CA": "/etc/imdslet/extra-ca/ca.crt",
         }
 
-    def manifest(self):
-        """The objects of install.yaml, with the settings of this cluster."""
-        things = self.read(ROOT / "manifests/install.yaml")
+    def manifest(self, path=ROOT / "manifests/install.yaml"):
+        """The objects of an install.yaml, with the settings of this cluster."""
+        things = self.read(path)
         for thing in things:
             if thing["kind"] == "ConfigMap":
                 thing["data"] |= self.settings()

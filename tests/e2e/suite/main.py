@@ -39,6 +39,7 @@ import monitoring  # noqa: F401
 import switch  # noqa: F401
 import lifecycle  # noqa: F401
 import chart  # noqa: F401
+import upgrade  # noqa: F401
 import scale  # noqa: F401
 import bench
 

@@ -12,11 +12,13 @@ import clients_in_pods
 import csi_mount
 import network
 import storage
+import upgrade
 from machine import install
 
 
 def main():
-    clients = clients_in_pods.clients.CLIENTS if "--full" in sys.argv[1:] else clients_in_pods.current()
+    full = "--full" in sys.argv[1:]
+    clients = clients_in_pods.clients.CLIENTS if full else clients_in_pods.current()
     parts = {
         "azcopy and Azurite": storage.installed,
         "the stand-in for the Secrets Store CSI driver": csi_mount.image,
@@ -24,7 +26,7 @@ def main():
         "what holds NetworkPolicies": network.enforcer,
         "azure-keyvault-secrets for Python": lambda: install.python("azure-keyvault-secrets-4.12.0"),
         "the packages of npm": install.node,
-    } | {client.name: client.command for client in clients}
+    } | {client.name: client.command for client in clients} | ({"an older release": upgrade.release} if full else {})
     for name, make in parts.items():
         started = time.monotonic()
         make()
