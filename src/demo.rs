@@ -38,7 +38,8 @@ const STEPS: usize = 7;
 ///
 /// # Errors
 ///
-/// The step that was not true, or [`ProgramError`](crate::programs::ProgramError) if a program cannot be run.
+/// The step that was not true, or [`ProgramError`](programs::ProgramError) if a program cannot be
+/// run.
 pub async fn run(programs: &Path, keep: bool) -> anyhow::Result<()> {
     let story = Story::new(STEPS);
     let webhook = programs::find(programs, "imdslet-webhook")?;

@@ -70,17 +70,16 @@ impl Answer<'_> {
                     .to_owned()
             }
             200 => "that is no token: is another program there?".to_owned(),
-            401 | 403 if protocol.secret().is_some() => {
-                let (_, variable) = protocol.secret().unwrap_or_default();
-                format!(
+            401 | 403 => match protocol.secret() {
+                Some((_, variable)) => format!(
                     "if {variable} is from elsewhere, run this with the environment of a container \
                      of the pod; otherwise the resource is not among the identity's \
                      imdslet.dev/allowed-resources"
-                )
-            }
-            401 | 403 => "the resource is not among the identity's imdslet.dev/allowed-resources, \
-                          or the endpoint is not for this host"
-                .to_owned(),
+                ),
+                None => "the resource is not among the identity's imdslet.dev/allowed-resources, \
+                         or the endpoint is not for this host"
+                    .to_owned(),
+            },
             404 => {
                 "the path is not one of a token endpoint: compare --endpoint and --as".to_owned()
             }

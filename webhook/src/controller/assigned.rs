@@ -14,10 +14,11 @@ use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::access::{ask, delete, is_conflict, is_ending_namespace, is_not_found, post, report};
 use super::book::{Book, News, Outcome, Step, There, Wanted};
+use super::waits::until;
 use crate::config::{POD_DEADLINE, WATCH_LIFE};
 use crate::problem::Problem;
 
@@ -72,7 +73,7 @@ pub(super) async fn run(client: &Client, mut news: mpsc::UnboundedReceiver<News>
                 }
             },
             Some((name, outcome)) = in_flight.next() => book.finish(name, outcome, Instant::now()),
-            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+            () = until(wake) => {}
         }
     }
 }

@@ -19,6 +19,7 @@ use super::access::{ask, delete, is_conflict, is_ending_namespace, is_not_found,
 use super::events::Note;
 use super::reconcile::{LOSSES_HELD, held_note, snapshot, tell};
 use super::shelf::{News, Shelf, Told};
+use super::waits::until;
 use super::{Controller, driver};
 use crate::config::POD_DEADLINE;
 use crate::metrics::Metrics;
@@ -93,7 +94,7 @@ async fn work(
                     std::mem::replace(needed, shelf.is_needed()) != shelf.is_needed()
                 });
             }
-            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() && !is_due => is_due = true,
+            () = until(wake), if !is_due => is_due = true,
         }
     }
 }

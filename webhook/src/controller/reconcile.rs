@@ -15,7 +15,7 @@ use imdslet_core::settings::Settings;
 use imdslet_core::troubles::{Trouble, troubles};
 use kube::Client;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::about::About;
 use super::book;
@@ -23,6 +23,7 @@ use super::events::{self, Note};
 use super::ledger::{Ledger, Outcome, World, Write};
 use super::pods::{self, News};
 use super::reminders::{AllWrong, Reminders, Wrong};
+use super::waits::until;
 use super::{Controller, NAME, assigned, classes, shelf};
 use crate::config::POD_DEADLINE;
 use crate::feed::HELD;
@@ -97,7 +98,7 @@ async fn work(
                 leading.take(item);
             }
             Some((write, outcome)) = in_flight.next() => leading.finish(&write, outcome),
-            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => leading.remind(),
+            () = until(wake) => leading.remind(),
         }
     }
 }

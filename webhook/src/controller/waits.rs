@@ -1,7 +1,18 @@
 //! How long to wait before something is tried again.
 
+use std::future::pending;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+/// Waits until `then`; without an end where there is no such time. It can be begun anew at any time.
+pub(super) async fn until(then: Option<Instant>) {
+    match then {
+        Some(then) => sleep_until(then).await,
+        None => pending().await,
+    }
+}
 
 /// `first` the first time, then doubled each time, `last` at most.
 pub(super) fn doubled(first: Duration, times: u32, last: Duration) -> Duration {
