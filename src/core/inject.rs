@@ -128,6 +128,19 @@ impl Injection<'_> {
         }
         let has_volumes = self.pod.spec.as_ref().is_some_and(|spec| spec.volumes.is_some());
         edits.append("volumes", has_volumes, &sidecar.volumes());
+        self.add_pull_secrets(edits);
+    }
+
+    /// After the pod's own, which may be those of its service account: Kubernetes adds these before
+    /// it asks a webhook, and only where a pod has none.
+    fn add_pull_secrets(&self, edits: &mut Edits) {
+        let own = self.pod.spec.as_ref().and_then(|spec| spec.image_pull_secrets.as_deref());
+        let is_there = |name: &&String| own.unwrap_or_default().iter().any(|one| *one.name == **name);
+        let missing = self.settings.sidecar_pull_secrets.iter().filter(|name| !is_there(name));
+        let missing: Vec<_> = missing.map(|name| json!({"name": name})).collect();
+        if !missing.is_empty() {
+            edits.append("imagePullSecrets", own.is_some(), &missing);
+        }
     }
 
     fn has(&self, list: List) -> bool {

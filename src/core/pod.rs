@@ -49,6 +49,8 @@ pub(crate) struct Spec<'a> {
     pub(crate) ephemeral_containers: Option<Vec<Container<'a>>>,
     #[serde(borrow, default)]
     pub(crate) volumes: Option<Vec<Volume<'a>>>,
+    #[serde(borrow, default)]
+    pub(crate) image_pull_secrets: Option<Vec<Named<'a>>>,
     #[serde(default)]
     pub(crate) host_network: Option<bool>,
     #[serde(borrow, default)]

@@ -48,6 +48,8 @@ pub struct Settings {
     pub scope: Scope,
     /// Image of the sidecar.
     pub sidecar_image: String,
+    /// Secrets, of each pod's own namespace, by which its node may pull that image.
+    pub sidecar_pull_secrets: Vec<String>,
     /// The sidecar's uid and gid; `None` leaves them to the platform.
     pub sidecar_user: Option<u32>,
     /// What the sidecar asks of its node, where pod and namespace say nothing.
@@ -124,6 +126,7 @@ impl Settings {
             egress,
             scope: reader.word("scope").unwrap_or(Scope::Cluster),
             sidecar_image: reader.text("sidecar-image").unwrap_or(DEFAULT_IMAGE).to_owned(),
+            sidecar_pull_secrets: reader.pull_secrets(),
             sidecar_user: reader.user(),
             sidecar_resources: reader.resources(),
             sidecar_metrics_port: reader.port("sidecar-metrics-port"),
@@ -229,6 +232,7 @@ mod tests {
             ("allow-authority", "https://a.example,b.example"),
             ("extra-ca", "nothing"),
             ("https-proxy", "socks5://me:p4ss@proxy.example"),
+            ("sidecar-pull-secret", "registry,Not_A_Name"),
             ("sidecar-run-as-user", "0"),
             ("sidecar-metrics-port", "9"),
             ("port", "80"),
@@ -255,6 +259,7 @@ mod tests {
                  host and port alone",
                 "--binding-sni (IMDSLET_BINDING_SNI) is `a b`; it must be a DNS name",
                 "--binding-ca-config-map (IMDSLET_BINDING_CA_CONFIG_MAP) is `Root_CA`; it must be the name of a ConfigMap",
+                "--sidecar-pull-secret (IMDSLET_SIDECAR_PULL_SECRET) is `Not_A_Name`; it must be the name of a Secret",
                 "--sidecar-run-as-user (IMDSLET_SIDECAR_RUN_AS_USER) is `0`; it must be a uid from 1 to 2147483647, or none",
                 "--sidecar-metrics-port (IMDSLET_SIDECAR_METRICS_PORT) is `9`; it must be a port from 1024 to 65535",
                 "--port (IMDSLET_PORT) is `80`; it must be a port from 1024 to 65535",

@@ -177,7 +177,7 @@ def settings_arrive():
     values = {
         "tenantId": "t.example", "cloud": "usgov", "authority": "https://a", "audience": "api://a", "scope": "namespaced", "whenUnbound": "deny", "endpoint": "link-local", "allowManaged": True,
         "allowAuthorities": ["https://a", "https://b"], "bindingProxy": {"url": "https://p", "sni": "s", "caConfigMap": "c"}, "extraCa": {"pem": PEM},
-        "sidecar": {"image": {"digest": "sha256:" + "a" * 64}, "mode": "container", "runAsUser": "none", "port": 3000, "metricsPort": 9000,
+        "sidecar": {"image": {"digest": "sha256:" + "a" * 64}, "mode": "container", "runAsUser": "none", "imagePullSecrets": ["registry", "other"], "port": 3000, "metricsPort": 9000,
                     "httpsProxy": "http://p:1", "noProxy": ".svc",
                     "resources": {"requests": {"cpu": 0.5}, "limits": {"memory": "32Mi"}}},
         "namespaces": {"web": {"httpsProxy": "", "extraCa": PEM}}, "logLevel": "debug",
@@ -192,6 +192,7 @@ def settings_arrive():
         "IMDSLET_BINDING_PROXY": "https://p", "IMDSLET_BINDING_SNI": "s", "IMDSLET_BINDING_CA_CONFIG_MAP": "c", "IMDSLET_EXTRA_CA": "/etc/imdslet/extra-ca/ca.crt",
         "IMDSLET_SIDECAR_IMAGE": "imdslet-sidecar@sha256:" + "a" * 64, "IMDSLET_SIDECAR_RUN_AS_USER": "none", "IMDSLET_PORT": "3000",
         "IMDSLET_SIDECAR_METRICS_PORT": "9000", "IMDSLET_HTTPS_PROXY": "http://p:1", "IMDSLET_LOG_LEVEL": "debug",
+        "IMDSLET_SIDECAR_PULL_SECRET": "registry,other",
         "IMDSLET_SIDECAR_RESOURCES": '{"limits":{"memory":"32Mi"},"requests":{"cpu":0.5}}',
         "IMDSLET_NAMESPACE_SETTINGS": "/etc/imdslet/namespaces/namespaces.json",
     }

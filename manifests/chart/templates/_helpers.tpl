@@ -45,6 +45,7 @@ IMDSLET_EXTRA_CA: {{ or $values.extraCa.pem $values.extraCa.configMap | empty | 
   "IMDSLET_WHEN_UNBOUND" (eq $values.whenUnbound "wait" | ternary "" $values.whenUnbound)
   "IMDSLET_ENDPOINT" (eq $values.endpoint "env" | ternary "" $values.endpoint)
   "IMDSLET_SIDECAR" $values.sidecar.mode
+  "IMDSLET_SIDECAR_PULL_SECRET" (join "," $values.sidecar.imagePullSecrets)
   "IMDSLET_SIDECAR_RUN_AS_USER" (kindIs "string" $values.sidecar.runAsUser | ternary $values.sidecar.runAsUser ($values.sidecar.runAsUser | int64 | toString))
   "IMDSLET_SIDECAR_RESOURCES" (empty $values.sidecar.resources | ternary "" (toJson $values.sidecar.resources))
   "IMDSLET_NAMESPACE_SETTINGS" (empty $values.namespaces | ternary "" "/etc/imdslet/namespaces/namespaces.json")

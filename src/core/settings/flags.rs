@@ -104,6 +104,15 @@ pub const FLAGS: &[Flag] = &[
         "Bindings that a pod may match: cluster or namespaced [default: cluster]",
     ),
     flag("sidecar-image", "IMDSLET_SIDECAR_IMAGE", "IMAGE", "Image of the sidecar"),
+    Flag {
+        repeats: true,
+        ..flag(
+            "sidecar-pull-secret",
+            "IMDSLET_SIDECAR_PULL_SECRET",
+            "NAME",
+            "Secret of the pod's own namespace by which its node may pull that image; can be repeated",
+        )
+    },
     flag(
         "sidecar-run-as-user",
         "IMDSLET_SIDECAR_RUN_AS_USER",

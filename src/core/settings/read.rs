@@ -68,17 +68,32 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn allowed_authorities(&mut self) -> Vec<String> {
-        let given = self.given.get("allow-authority");
         let mut allowed = Vec::new();
-        // The variable holds all of them in one text.
-        for text in given.into_iter().flatten().flat_map(|text| text.split([',', ' '])) {
+        for text in self.list("allow-authority") {
             match authority::normalize(text) {
                 Some(url) => allowed.push(url),
-                None if text.is_empty() => {}
                 None => self.mistake("allow-authority", text, HTTPS_URL),
             }
         }
         allowed
+    }
+
+    pub(super) fn pull_secrets(&mut self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for name in self.list("sidecar-pull-secret") {
+            if !is_object_name(name) {
+                self.mistake("sidecar-pull-secret", name, "the name of a Secret");
+            } else if !names.iter().any(|known| known == name) {
+                names.push(name.to_owned());
+            }
+        }
+        names
+    }
+
+    /// The values of a flag that repeats. Its variable holds all of them in one text.
+    fn list(&self, flag: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
+        let given = self.given.get(flag).into_iter().flatten();
+        given.flat_map(|text| text.split([',', ' '])).filter(|text| !text.is_empty())
     }
 
     pub(super) fn binding(&mut self) -> Option<Binding> {

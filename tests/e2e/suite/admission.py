@@ -52,6 +52,23 @@ def a_namespace_that_wants_no_injection_gets_none(t):
 
 
 @test
+def pull_secrets_of_the_sidecar_come_after_those_of_the_service_account(t):
+    t.bound()
+    t.cluster.set(IMDSLET_SIDECAR_PULL_SECRET="ours, theirs")
+    try:
+        # Of an account that is seen with its pull secrets or not at all: the API server looks at what it watches.
+        t.create("ServiceAccount", "pulls", imagePullSecrets=[{"name": "theirs"}])
+        t.eventually("the account is there", lambda: t.rehearsed(serviceAccountName="pulls"))
+        t.pod(serviceAccountName="pulls")
+    finally:
+        t.cluster.set(IMDSLET_SIDECAR_PULL_SECRET=None)
+    names = [one["name"] for one in t.api.get("Pod", t.namespace, "app")["spec"]["imagePullSecrets"]]
+    assert names == ["theirs", "ours"], names
+    # Neither Secret is there, and the images are: the kubelet tells of the former and starts them.
+    t.eventually("the pod runs", lambda: t.api.get("Pod", t.namespace, "app")["status"]["phase"] == "Running")
+
+
+@test
 def what_the_author_wrote_survives_also_fields_that_are_newer_than_the_webhook(t):
     t.bound()
     spec = {
