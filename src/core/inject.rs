@@ -135,7 +135,8 @@ impl Injection<'_> {
     /// it asks a webhook, and only where a pod has none.
     fn add_pull_secrets(&self, edits: &mut Edits) {
         let own = self.pod.spec.as_ref().and_then(|spec| spec.image_pull_secrets.as_deref());
-        let is_there = |name: &&String| own.unwrap_or_default().iter().any(|one| *one.name == **name);
+        let is_there =
+            |name: &&String| own.unwrap_or_default().iter().any(|one| *one.name == **name);
         let missing = self.settings.sidecar_pull_secrets.iter().filter(|name| !is_there(name));
         let missing: Vec<_> = missing.map(|name| json!({"name": name})).collect();
         if !missing.is_empty() {

@@ -177,7 +177,7 @@ def settings_arrive():
     values = {
         "tenantId": "t.example", "cloud": "usgov", "authority": "https://a", "audience": "api://a", "scope": "namespaced", "whenUnbound": "deny", "endpoint": "link-local", "allowManaged": True,
         "allowAuthorities": ["https://a", "https://b"], "bindingProxy": {"url": "https://p", "sni": "s", "caConfigMap": "c"}, "extraCa": {"pem": PEM},
-        "sidecar": {"image": {"digest": "sha256:" + "a" * 64}, "mode": "container", "runAsUser": "none", "imagePullSecrets": ["registry", "other"], "port": 3000, "metricsPort": 9000,
+        "sidecar": {"image": {"digest": "sha256:" + "a" * 64}, "mode": "container", "runAsUser": "none", "imagePullSecrets": [{"name": "registry"}, {"name": "other"}], "port": 3000, "metricsPort": 9000,
                     "httpsProxy": "http://p:1", "noProxy": ".svc",
                     "resources": {"requests": {"cpu": 0.5}, "limits": {"memory": "32Mi"}}},
         "namespaces": {"web": {"httpsProxy": "", "extraCa": PEM}}, "logLevel": "debug",

@@ -36,6 +36,10 @@ IMDSLET_SCOPE: {{ $values.scope }}
 # /etc/imdslet/extra-ca/ca.crt, once the ConfigMap imdslet-extra-ca has a key ca.crt: PEM of CAs
 # that sidecars trust beside the public ones.
 IMDSLET_EXTRA_CA: {{ or $values.extraCa.pem $values.extraCa.configMap | empty | ternary "" "/etc/imdslet/extra-ca/ca.crt" | quote }}
+{{- $secrets := list }}
+{{- range $values.sidecar.imagePullSecrets }}
+{{- $secrets = append $secrets .name }}
+{{- end }}
 {{- range $variable, $value := dict
   "IMDSLET_ALLOW_AUTHORITY" (join "," $values.allowAuthorities)
   "IMDSLET_ALLOW_MANAGED" ($values.allowManaged | ternary "true" "")
@@ -45,7 +49,7 @@ IMDSLET_EXTRA_CA: {{ or $values.extraCa.pem $values.extraCa.configMap | empty | 
   "IMDSLET_WHEN_UNBOUND" (eq $values.whenUnbound "wait" | ternary "" $values.whenUnbound)
   "IMDSLET_ENDPOINT" (eq $values.endpoint "env" | ternary "" $values.endpoint)
   "IMDSLET_SIDECAR" $values.sidecar.mode
-  "IMDSLET_SIDECAR_PULL_SECRET" (join "," $values.sidecar.imagePullSecrets)
+  "IMDSLET_SIDECAR_PULL_SECRET" (join "," $secrets)
   "IMDSLET_SIDECAR_RUN_AS_USER" (kindIs "string" $values.sidecar.runAsUser | ternary $values.sidecar.runAsUser ($values.sidecar.runAsUser | int64 | toString))
   "IMDSLET_SIDECAR_RESOURCES" (empty $values.sidecar.resources | ternary "" (toJson $values.sidecar.resources))
   "IMDSLET_NAMESPACE_SETTINGS" (empty $values.namespaces | ternary "" "/etc/imdslet/namespaces/namespaces.json")
