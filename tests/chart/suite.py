@@ -290,7 +290,9 @@ def metrics_are_for_whom_the_policies_name():
                 assert metrics["from"] == MONITORING and "from" not in others, made
                 ours = namespace == "imdslet-system"
                 assert metrics["ports"] == [{"port": "health" if ours else port}], made
-                tcp = [ports for ports in others["ports"] if ports.get("protocol") != "UDP"]
+                tcp = [ports for ports in others["ports"] if "protocol" not in ports]
+                rest = [ports for ports in others["ports"] if "protocol" in ports]
+                assert rest == [] if ours else rest == [{"port": 1, "endPort": 65535, "protocol": one} for one in ("UDP", "SCTP")], others
                 reached = [ports for ports in tcp if not ours and ports["port"] <= port <= ports["endPort"]]
                 assert not reached and len(tcp) == (1 if ours or port == 65535 else 2), others
     open_to_all = one(rendered({"networkPolicies": {"create": True}}), "NetworkPolicy", "imdslet")["spec"]["ingress"]
@@ -322,6 +324,7 @@ def a_wrong_value_is_refused_by_its_name():
         ({"tenantID": "t"}, ["tenantID"]),
         ({"tenantId": "TENANT"}, ['tenantId is "TENANT"', "domain name"]),
         ({"tenantId": "7e000000-0000-4000-8000-00000000000"}, ["tenantId is", "GUID"]),
+        ({"tenantId": "-contoso.example"}, ["tenantId is", "domain name"]),
         ({"webhook": {"timeoutSeconds": 4}}, ["timeoutSeconds"]),
         ({"webhook": {"replica": 1}}, ["webhook", "replica"]),
         ({"image": {"digest": "abc"}}, ["digest"]),
@@ -335,6 +338,9 @@ def a_wrong_value_is_refused_by_its_name():
         ({"namespaces": {"web": {"httpsProxy": "socks5://p"}}}, ["web", "httpsProxy"]),
         ({"azureIdentities": {"db": {"clientID": "c", "resourceId": "/r"}}}, ["db", "resourceId"]),
         ({"networkPolicies": {"create": True, "metricsFrom": [{"namespace": "monitoring"}]}}, ["metricsFrom", "namespace"]),
+        ({"networkPolicies": {"create": True, "metricsFrom": MONITORING}, "webhook": {"hostNetwork": True}}, ["metricsFrom", "webhook.hostNetwork"]),
+        ({"sidecar": {"imagePullSecrets": [{"name": "a..b"}]}}, ["sidecar/imagePullSecrets/0/name"]),
+        ({"sidecar": {"imagePullSecrets": ["registry"]}}, ["sidecar/imagePullSecrets/0"]),
         ({"networkPolicies": {"metricsFrom": MONITORING}}, ["networkPolicies.metricsFrom", "networkPolicies.create"]),
         ({"networkPolicies": {"sidecarMetrics": ["web"]}, "sidecar": {"metricsPort": 9464}}, ["sidecarMetrics", "metricsFrom"]),
         ({"networkPolicies": {"sidecarMetrics": ["web"], "metricsFrom": MONITORING}}, ["sidecarMetrics", "sidecar.metricsPort"]),

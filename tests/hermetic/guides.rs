@@ -129,7 +129,7 @@ fn explained(page: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn every_reason_is_explained_in_one_place() {
+fn every_reason_is_explained_on_the_page_of_operations_and_not_in_the_guide() {
     let read = |path| fs::read_to_string(root().join(path)).unwrap();
     let (page, guide) = (read("docs/operations.md"), read("docs/guides/on-call.md"));
     let (_, told) = page.split_once("\n## Reasons\n").unwrap();

@@ -90,13 +90,17 @@ def floor(address, counts, until_then):
     """As `application`, of whoever answers anything with the same token."""
     connection = http.client.HTTPConnection(address, timeout=30)
     while time.monotonic() < until_then:
-        connection.request("GET", path_of("first", RESOURCES[0]), headers={"Metadata": "true"})
-        answer = connection.getresponse()
-        answer.read()
-        with counts.lock:
-            counts.answers += 1
+        try:
+            connection.request("GET", path_of("first", RESOURCES[0]), headers={"Metadata": "true"})
+            answer = connection.getresponse()
+            answer.read()
+            with counts.lock:
+                counts.answers += 1
             if answer.status != 200:
                 counts.faults.append(f"the bare token server: {answer.status}")
+        except (OSError, http.client.HTTPException) as error:
+            counts.faults.append(f"the bare token server: {error!r}")
+            connection.close()
         time.sleep(PAUSE)
 
 

@@ -129,7 +129,7 @@ def somebody_who_may_give_pods_a_node_gives_them_nothing_that_a_sidecar_reads(t)
         pod = f"by-pod-{by_pod}".lower()
         t.pod(pod, schedulerName="nobody")
         told = t.api.get("Pod", t.namespace, pod)["metadata"]["annotations"]
-        for who in (user, None, CONTROLLER):
+        for who in (user, CONTROLLER):
             # The controller's rights would not let it either.
             with every_right(t, who) if who == CONTROLLER else contextlib.nullcontext():
                 words = "may only patch pods" if who == CONTROLLER else "are written by imdslet alone"
@@ -142,6 +142,25 @@ def somebody_who_may_give_pods_a_node_gives_them_nothing_that_a_sidecar_reads(t)
         has = t.api.get("Pod", t.namespace, pod)["metadata"]["annotations"]
         assert {key: has[key] for key in OURS} == {key: told[key] for key in OURS}, has
         assert has["example.com/device"] == "1", has
+
+
+@test
+def a_scheduler_of_the_whole_cluster_may_copy_a_pods_annotations_and_what_it_forges_is_mended(t):
+    t.bound()
+    user = account(t, "scheduler", ["create"], "pods/binding", "bindings")
+    ours = lambda pod: {key: t.api.get("Pod", t.namespace, pod)["metadata"]["annotations"][key] for key in OURS}
+    for by_pod in (True, False):
+        copied, forged = f"copied-{by_pod}".lower(), f"forged-{by_pod}".lower()
+        for pod in (copied, forged):
+            t.pod(pod, schedulerName="nobody")
+        told = ours(copied)
+        with every_right(t, user):
+            give_node(t, user, copied, told, by_pod)
+            give_node(t, user, forged, {OURS[0]: '{"version":1,"hold":false,"identities":[]}'}, by_pod)
+        t.eventually("what was forged is mended", lambda: ours(forged) == told, 20)
+        t.verified(copied)
+        t.verified(forged)
+        assert ours(copied) == told
 
 
 def debug(t, user, name, *volumes, pod="app"):

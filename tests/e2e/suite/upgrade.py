@@ -85,6 +85,11 @@ class Pods:
             assert not refused, f"{name}: {refused[0]}"
             assert set(restarts(self.t, name).values()) == {0}, restarts(self.t, name)
 
+    def have_tokens_since(self, moment):
+        for name in self.names:
+            has = lambda: [one for one in self.t.answers(name) if one["at"] > moment * 1000 and one["status"] == 200]
+            self.t.eventually(f"{name} has tokens still", has, 30)
+
     def lose_their_binding_and_have_it_again(self):
         self.t.api.delete("AzureIdentityBinding", self.t.namespace, "binding")
         gone = time.time()
@@ -92,10 +97,7 @@ class Pods:
             told = lambda: [one for one in self.t.refused(name, gone) if one["status"] == 400]
             self.t.eventually(f"{name} is refused", told, 30)
         self.t.bind()
-        back = time.time()
-        for name in self.names:
-            has = lambda: [one for one in self.t.answers(name) if one["at"] > back * 1000 and one["status"] == 200]
-            self.t.eventually(f"{name} has tokens again", has, 30)
+        self.have_tokens_since(time.time())
         self.began = time.time()
 
 
@@ -131,6 +133,7 @@ def helm_upgrades_an_older_release_and_rolls_back_while_pods_are_created_and_non
         uninstall(t)
         t.pod("plain")
         assert "initContainers" not in t.api.get("Pod", t.namespace, "plain")["spec"]
+        pods.have_tokens_since(time.time())
         pods.were_never_refused()
 
 
@@ -153,4 +156,5 @@ def install_yaml_upgrades_an_older_release_and_the_older_one_takes_over_again_wh
         t.cluster.remove([one for one in t.cluster.manifest() if one["kind"] != "CustomResourceDefinition"])
         t.cluster.run("delete", "azureassignedidentity", "--all-namespaces", "-l", "app.kubernetes.io/managed-by=imdslet")
         assert not leftovers(t), leftovers(t)
+        pods.have_tokens_since(time.time())
         pods.were_never_refused()
