@@ -22,6 +22,8 @@ const BROKEN: [&str; 4] =
 pub(super) struct Stuck {
     pub message: String,
     pub remedy: String,
+    /// Whether it is an image that cannot be had.
+    pub lacks_image: bool,
 }
 
 /// Of one container of a pod, or of whichever is stuck; `None` where the pod runs, or is on its way.
@@ -32,7 +34,8 @@ pub(super) fn stuck(pod: &Value, container: Option<&str>) -> Option<Stuck> {
     let mut all = all.filter(|one| container.is_none_or(|wanted| text(one, "/name") == wanted));
     let of_container = all.find_map(|one| {
         let (container, reason) = (text(one, "/name"), text(one, "/state/waiting/reason"));
-        let remedy = if NO_IMAGE.contains(&reason) {
+        let lacks_image = NO_IMAGE.contains(&reason);
+        let remedy = if lacks_image {
             "name an image that the nodes can pull, with its registry, and the pull secrets that \
              the registry wants"
                 .to_owned()
@@ -49,7 +52,7 @@ pub(super) fn stuck(pod: &Value, container: Option<&str>) -> Option<Stuck> {
         let said = if last.is_empty() { text(one, "/state/waiting/message") } else { last };
         let message =
             format!("container {container} ({image}) of pod {namespace}/{name}: {reason}: {said}");
-        Some(Stuck { message, remedy })
+        Some(Stuck { message, remedy, lacks_image })
     });
     of_container.or_else(|| unscheduled(pod))
 }
@@ -68,6 +71,7 @@ fn unscheduled(pod: &Value) -> Option<Stuck> {
             text(condition, "/message")
         ),
         remedy: "give it room, or mend its node selector, tolerations and affinity".to_owned(),
+        lacks_image: false,
     })
 }
 
@@ -81,6 +85,7 @@ pub(super) fn podless(deployment: &Value) -> Option<Stuck> {
         message: format!("its pods are refused: {}", text(condition, "/message")),
         remedy: "mend what the message names: Pod Security of the namespace, a quota, or a policy"
             .to_owned(),
+        lacks_image: false,
     })
 }
 

@@ -350,15 +350,19 @@ fn what_keeps_a_workload_from_its_tokens_is_named_alone_with_what_to_do() {
             "explain",
         ),
         (
-            |f| {
-                let pod = &mut f.workloads[0].pods.as_mut().unwrap()[0].pod;
-                pod["status"] = waiting("app", "imdslet")["status"].take();
-            },
+            |f| stuck_sidecar(f, waiting("app", "imdslet")),
             "sidecar",
             Failed,
             "(r/imdslet:1) of pod web/app-1: ImagePullBackOff: not found; name an image that the \
              nodes can pull, with its registry, and the pull secrets that the registry wants; its \
              image is `sidecar.image` of the chart",
+        ),
+        // In link-local mode another one is made of its image, and begins before it.
+        (
+            |f| stuck_sidecar(f, waiting("app", "imdslet-address")),
+            "sidecar",
+            Failed,
+            "(r/imdslet-address:1) of pod web/app-1: ImagePullBackOff: not found; name an image",
         ),
         (
             |f| {
@@ -416,6 +420,37 @@ fn what_keeps_a_workload_from_its_tokens_is_named_alone_with_what_to_do() {
             "you may not forward; the sidecar's log neither: you may not read",
         ),
     ]);
+}
+
+/// The workload's pod is as this one.
+fn stuck_sidecar(facts: &mut Facts, mut pod: Value) {
+    facts.workloads[0].pods.as_mut().unwrap()[0].pod["status"] = pod["status"].take();
+}
+
+#[test]
+fn how_the_sidecars_image_is_had_is_told_to_who_lacks_it_and_to_nobody_else() {
+    let said = |pod: Value| {
+        let mut facts = healthy();
+        stuck_sidecar(&mut facts, pod);
+        let found = found(&facts);
+        let [("sidecar", Verdict::Failed, said)] = found.as_slice() else { panic!("{found:?}") };
+        said.clone()
+    };
+    let pull_secrets = "with pull secrets of its own, and with those that `sidecar.imagePullSecrets` of \
+                        the chart, IMDSLET_SIDECAR_PULL_SECRET of the ConfigMap, names, if its namespace";
+    let without_image = said(waiting("app", "imdslet"));
+    assert!(without_image.contains(pull_secrets), "{without_image}");
+    let mut broken = waiting("app", "imdslet");
+    broken["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] =
+        json!("CrashLoopBackOff");
+    let unscheduled = json!({"status": {"conditions": [
+        {"type": "PodScheduled", "reason": "Unschedulable", "message": "no room"}]}});
+    for (pod, remedy) in
+        [(broken, "-c imdslet --previous"), (unscheduled, "tolerations and affinity")]
+    {
+        let said = said(pod);
+        assert!(said.ends_with(remedy), "{said}");
+    }
 }
 
 fn each(cases: &[Case]) {

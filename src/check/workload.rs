@@ -1,12 +1,12 @@
 //! How far a workload gets, down to the token.
 
 use imdslet_core::contract::PodIdentities;
-use imdslet_core::names::{IDENTITIES, SIDECAR};
+use imdslet_core::names::{ADDRESS_CONTAINER, IDENTITIES, SIDECAR};
 use serde_json::Value;
 
 use super::facts::{Followed, Workload};
 use super::report::{Check, Group, Verdict};
-use super::stuck::stuck;
+use super::stuck::{Stuck, stuck};
 use super::tokens;
 
 /// `now` is in seconds since the Unix epoch.
@@ -58,12 +58,10 @@ fn of_pod(followed: &Followed, now: i64) -> Vec<Check> {
         ));
         return checks;
     }
-    if let Some(found) = stuck(pod, Some(SIDECAR)) {
-        let remedy = format!(
-            "{}; its image is `sidecar.image` of the chart, IMDSLET_SIDECAR_IMAGE of the ConfigMap, \
-             and a pod pulls it with pull secrets of its own",
-            found.remedy
-        );
+    // In link-local mode the first of them makes the address of the second, out of the same image.
+    let ours = [ADDRESS_CONTAINER, SIDECAR];
+    if let Some(found) = ours.iter().find_map(|container| stuck(pod, Some(container))) {
+        let remedy = remedy(&found);
         checks.push(Check::found(what, Verdict::Failed, found.message, remedy));
         return checks;
     }
@@ -90,4 +88,17 @@ fn of_pod(followed: &Followed, now: i64) -> Vec<Check> {
     checks.push(Check::passed(what.0, format!("it has {}", names.join(", "))));
     checks.push(tokens::check(&names, followed, now));
     checks
+}
+
+/// What mends a container of ours. Its image is not the pod's author's to choose.
+fn remedy(found: &Stuck) -> String {
+    if !found.lacks_image {
+        return found.remedy.clone();
+    }
+    format!(
+        "{}; its image is `sidecar.image` of the chart, IMDSLET_SIDECAR_IMAGE of the ConfigMap; a pod \
+         pulls it with pull secrets of its own, and with those that `sidecar.imagePullSecrets` of the \
+         chart, IMDSLET_SIDECAR_PULL_SECRET of the ConfigMap, names, if its namespace has them",
+        found.remedy
+    )
 }
