@@ -28,7 +28,7 @@ const FOLLOW: [(&str, &str, &str); 3] =
     [("", "pods/portforward", "get"), ("", "pods/portforward", "create"), ("", "pods/log", "get")];
 
 /// What `kubectl apply -f manifests/install.yaml` must be allowed.
-pub(super) const INSTALL: [(&str, &str); 14] = [
+pub(super) const INSTALL: [(&str, &str); 16] = [
     ("", "namespaces"),
     ("", "serviceaccounts"),
     ("", "secrets"),
@@ -36,12 +36,14 @@ pub(super) const INSTALL: [(&str, &str); 14] = [
     ("", "services"),
     ("policy", "poddisruptionbudgets"),
     ("rbac.authorization.k8s.io", "roles"),
+    ("rbac.authorization.k8s.io", "rolebindings"),
     ("apiextensions.k8s.io", "customresourcedefinitions"),
     ("rbac.authorization.k8s.io", "clusterroles"),
     ("rbac.authorization.k8s.io", "clusterrolebindings"),
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
     ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
     ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
     ("apps", "deployments"),
 ];
 
@@ -76,4 +78,30 @@ pub fn roles<'a>(namespaces: impl IntoIterator<Item = &'a str>) -> Vec<Value> {
 
 fn rule((group, resource, verb): &(&str, &str, &str)) -> Value {
     json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]})
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::documents;
+
+    #[test]
+    fn the_rights_to_install_are_those_to_create_each_kind_of_the_shipped_file() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/install.yaml");
+        let documents = documents::read(&[path]).unwrap();
+        let right = |value: &Value| {
+            let text = |field: &str| value[field].as_str().unwrap().to_lowercase();
+            let (version, kind) = (text("apiVersion"), text("kind"));
+            let group = version.split_once('/').map_or("", |(group, _)| group).to_owned();
+            let resource = kind
+                .strip_suffix('y')
+                .map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"));
+            (group, resource)
+        };
+        let needed: BTreeSet<_> = documents.iter().map(|document| right(&document.value)).collect();
+        let asked = INSTALL.map(|(group, resource)| (group.to_owned(), resource.to_owned()));
+        assert_eq!(BTreeSet::from(asked), needed);
+    }
 }
