@@ -10,7 +10,7 @@ use imdslet::documents;
 use imdslet::explain::{ExplainArgs, Target};
 use imdslet::https::{Client, Trust};
 use imdslet::inject::inject as inject_all;
-use imdslet::live::{Access, Cluster, LiveError, NAMESPACE};
+use imdslet::live::{Access, Cluster, LiveError};
 use imdslet::migrate::{self, MigrateArgs};
 
 use super::{NO, UNKNOWN, complain, print, print_by};
@@ -102,7 +102,7 @@ fn of_cluster<T>(
             let issuer = cluster.issuer().await?;
             issuer.parse().with_context(|| format!("the cluster's issuer is `{issuer}`"))?
         };
-        match cluster.settings(NAMESPACE).await {
+        match cluster.installed().await {
             Ok(installed) => settings.fill(&installed),
             Err(error @ LiveError::Forbidden(_)) => complain(&format!(
                 "warning: the settings of the installation are not known, and the flags count: {error}"

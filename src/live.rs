@@ -30,7 +30,9 @@ pub(crate) use kinds::{EXCEPTIONS, IDENTITIES, NAMESPACES};
 /// How long one answer of the API server may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Where imdslet is where nothing else is said.
-pub const NAMESPACE: &str = "imdslet-system";
+const NAMESPACE: &str = "imdslet-system";
+/// What tells the API server where imdslet is, whatever its namespace is called.
+const WEBHOOK: &str = "apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/imdslet";
 /// How many objects are asked for at once.
 const PAGE: usize = 500;
 /// How often a list is begun anew that has grown too old while it was read.
@@ -275,13 +277,50 @@ impl Cluster {
         issuer.map(str::to_owned).ok_or_else(|| self.answer(path, status, &value))
     }
 
+    /// The mutating webhook configuration of imdslet; `None` where it is not installed.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError`].
+    pub(crate) async fn webhook(&self) -> Result<Option<Value>, LiveError> {
+        self.get(WEBHOOK).await
+    }
+
+    /// What the installation of imdslet is set to, by its variables, wherever it is; nothing where
+    /// there is none. Who may not read where it is gets what is set in `imdslet-system`.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError`]; of [`LiveError::Forbidden`] each right that would have helped is named.
+    pub async fn installed(&self) -> Result<BTreeMap<String, String>, LiveError> {
+        let (webhook, mut forbidden) = match self.webhook().await {
+            Ok(webhook) => (webhook, BTreeSet::new()),
+            Err(LiveError::Forbidden(missing)) => (None, missing),
+            Err(error) => return Err(error),
+        };
+        match self.settings(home(webhook.as_ref())).await {
+            // It may be elsewhere.
+            Ok(settings) if settings.is_empty() && !forbidden.is_empty() => {
+                Err(LiveError::Forbidden(forbidden))
+            }
+            Err(LiveError::Forbidden(missing)) => {
+                forbidden.extend(missing);
+                Err(LiveError::Forbidden(forbidden))
+            }
+            settings => settings,
+        }
+    }
+
     /// What the installation of imdslet in a namespace is set to, by its variables; nothing where
     /// there is none.
     ///
     /// # Errors
     ///
     /// [`LiveError`].
-    pub async fn settings(&self, namespace: &str) -> Result<BTreeMap<String, String>, LiveError> {
+    pub(crate) async fn settings(
+        &self,
+        namespace: &str,
+    ) -> Result<BTreeMap<String, String>, LiveError> {
         let path = format!("api/v1/namespaces/{namespace}/configmaps/imdslet-config");
         let config = self.get(&path).await?.unwrap_or_default();
         let data = config.get("data").and_then(Value::as_object).into_iter().flatten();
@@ -294,6 +333,14 @@ impl Cluster {
     pub fn server(&self) -> &str {
         &self.server
     }
+}
+
+/// The namespace of imdslet, by its webhook configuration; that of the shipped file where there is none.
+pub(crate) fn home(webhook: Option<&Value>) -> &str {
+    let named = webhook.and_then(|webhook| {
+        webhook.pointer("/webhooks/0/clientConfig/service/namespace")?.as_str()
+    });
+    named.unwrap_or(NAMESPACE)
 }
 
 /// What a Status of the API server says.

@@ -11,7 +11,7 @@ use super::follow::workload;
 use super::rights::INSTALL;
 use crate::https::Client;
 use crate::live::{
-    Cluster, EXCEPTIONS, IDENTITIES, Kind, LiveError, NAMESPACE, NAMESPACES, message,
+    Cluster, EXCEPTIONS, IDENTITIES, Kind, LiveError, NAMESPACES, home, message,
 };
 
 const DEPLOYMENTS: Kind = Kind::new("apps", "v1", "deployments", "Deployment");
@@ -25,7 +25,6 @@ const DEFINITIONS: Kind = Kind::new(
     "customresourcedefinitions",
     "CustomResourceDefinition",
 );
-const WEBHOOK: &str = "apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/imdslet";
 
 /// The label of everything that the installation brings.
 const PART_OF: &str = "/metadata/labels/app.kubernetes.io~1part-of";
@@ -42,11 +41,8 @@ pub async fn gather(
     now: i64,
 ) -> Result<Facts, LiveError> {
     let version = version(cluster).await?;
-    let webhook = seen(cluster.get(WEBHOOK).await);
-    let namespace = webhook.as_ref().ok().and_then(Option::as_ref).and_then(|webhook| {
-        webhook.pointer("/webhooks/0/clientConfig/service/namespace")?.as_str()
-    });
-    let namespace = namespace.unwrap_or(NAMESPACE).to_owned();
+    let webhook = seen(cluster.webhook().await);
+    let namespace = home(webhook.as_ref().ok().and_then(Option::as_ref)).to_owned();
     let lease =
         format!("apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/imdslet-controller");
     let (workers, unseen) = workers(cluster).await;

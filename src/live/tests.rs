@@ -120,16 +120,47 @@ async fn the_issuer_is_what_the_api_server_says() {
     assert_eq!(cluster.issuer().await.unwrap(), "https://issuer.example/");
 }
 
+/// An API server that answers so for the webhook configuration, and has settings in one namespace.
+fn installed(webhook: (StatusCode, Value), namespace: &'static str) -> Cluster {
+    cluster(move |(_, path, _)| {
+        if path == WEBHOOK {
+            return webhook.clone();
+        }
+        if path == format!("api/v1/namespaces/{namespace}/configmaps/imdslet-config") {
+            return (OK, json!({"data": {"AZURE_TENANT_ID": "t.example", "other": 7}}));
+        }
+        status(StatusCode::NOT_FOUND, "not found")
+    })
+}
+
 #[tokio::test]
-async fn settings_are_those_of_the_installation_if_there_is_one() {
-    let installed = cluster(|(_, path, _)| {
-        assert_eq!(path, "api/v1/namespaces/imdslet-system/configmaps/imdslet-config");
-        (OK, json!({"data": {"AZURE_TENANT_ID": "t.example", "IMDSLET_SCOPE": "namespaced"}}))
-    });
-    let settings = installed.settings(NAMESPACE).await.unwrap();
-    assert_eq!(settings["AZURE_TENANT_ID"], "t.example");
-    let none = cluster(|_| status(StatusCode::NOT_FOUND, "not found"));
-    assert!(none.settings(NAMESPACE).await.unwrap().is_empty());
+async fn settings_are_those_of_the_installation_wherever_it_is() {
+    let in_namespace = |name: &str| {
+        (OK, json!({"webhooks": [{"clientConfig": {"service": {"namespace": name}}}]}))
+    };
+    let gone = status(StatusCode::NOT_FOUND, "not found");
+    let forbidden = status(StatusCode::FORBIDDEN, "no");
+    let expected = BTreeMap::from([("AZURE_TENANT_ID".to_owned(), "t.example".to_owned())]);
+    for (webhook, namespace) in [
+        (in_namespace("identity"), "identity"),
+        // Settings that were there before the rest, and those of who may not read where it is.
+        (gone.clone(), "imdslet-system"),
+        (forbidden.clone(), "imdslet-system"),
+    ] {
+        let settings = installed(webhook, namespace).installed().await;
+        assert_eq!(settings.unwrap(), expected, "{namespace}");
+    }
+    assert!(installed(gone, "identity").installed().await.unwrap().is_empty());
+    // It may be where nobody looked.
+    let error = installed(forbidden, "identity").installed().await.unwrap_err();
+    let LiveError::Forbidden(missing) = error else { panic!("{error}") };
+    assert_eq!(missing, BTreeSet::from([format!("get /{WEBHOOK}")]));
+    let error = cluster(|_| status(StatusCode::FORBIDDEN, "no")).installed().await.unwrap_err();
+    let LiveError::Forbidden(missing) = error else { panic!("{error}") };
+    let settings = "get /api/v1/namespaces/imdslet-system/configmaps/imdslet-config".to_owned();
+    assert_eq!(missing, BTreeSet::from([format!("get /{WEBHOOK}"), settings]));
+    let away = installed(status(StatusCode::INTERNAL_SERVER_ERROR, "no"), "imdslet-system");
+    assert!(matches!(away.installed().await, Err(LiveError::Answer { .. })));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A plan of a cluster that is read by its API server, page by page.
+//! What is made of a cluster that is read by its API server, page by page.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,6 +12,7 @@ use imdslet_tests::programs::{Ended, command};
 use serde_json::{Value, json};
 
 const OLD: &str = "apis/aadpodidentity.k8s.io/v1";
+const WEBHOOK: &str = "apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/imdslet";
 
 /// Status and body; without them the body is cut off.
 type Answer = Option<(u16, Value)>;
@@ -40,6 +41,11 @@ impl ApiServer {
 
     /// `imdslet migrate --live` of it.
     fn migrate(&self) -> Ended {
+        self.command("migrate")
+    }
+
+    /// A command of it.
+    fn command(&self, name: &str) -> Ended {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kubeconfig");
         let config = json!({
@@ -50,7 +56,7 @@ impl ApiServer {
         });
         fs::write(&path, config.to_string()).unwrap();
         let kubeconfig = format!("--kubeconfig={}", path.display());
-        Ended::of(command("imdslet").args(["migrate", "--live", &kubeconfig, "-o", "json"]))
+        Ended::of(command("imdslet").args([name, "--live", &kubeconfig, "-o", "json"]))
     }
 
     /// The pages of a kind that were asked for.
@@ -119,7 +125,9 @@ fn of(listed: &BTreeMap<String, Vec<Value>>, path: &str) -> (u16, Value) {
             return (200, json!({"resources": kinds}));
         }
         "apis/secrets-store.csi.x-k8s.io/v1" => return (404, json!({"message": "not found"})),
-        _ if kind.contains("/configmaps/") => return (404, json!({"message": "not found"})),
+        _ if kind == WEBHOOK || kind.contains("/configmaps/") => {
+            return (404, json!({"message": "not found"}));
+        }
         _ => {}
     }
     let all = listed.get(kind).map(Vec::as_slice).unwrap_or_default();
@@ -193,4 +201,40 @@ fn a_list_that_grew_too_old_is_read_anew_and_nothing_of_it_counts_twice() {
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains(", 540 Pod,"), "{}", ended.stderr);
     assert_eq!(server.pages("api/v1/pods").len(), 4);
+}
+
+#[test]
+fn settings_are_read_where_imdslet_is_and_in_its_usual_namespace_by_who_may_not_read_where() {
+    const WRONG: &str = "--tenant-id (AZURE_TENANT_ID) is `set-there`";
+    let service = json!({"namespace": "identity", "name": "imdslet-webhook"});
+    let named = json!({"webhooks": [{"clientConfig": {"service": service}}]});
+    for (command, answer, namespace) in [
+        ("explain", (200, named.clone()), "identity"),
+        ("migrate", (200, named), "identity"),
+        ("explain", (403, json!({"message": "forbidden"})), "imdslet-system"),
+        ("migrate", (403, json!({"message": "forbidden"})), "imdslet-system"),
+    ] {
+        let listed = cluster(&crowd(12));
+        let settings = format!("api/v1/namespaces/{namespace}/configmaps/imdslet-config");
+        let server = ApiServer::start(move |path| match path {
+            WEBHOOK => Some(answer.clone()),
+            path if path == settings => {
+                Some((200, json!({"data": {"AZURE_TENANT_ID": "set-there"}})))
+            }
+            path => Some(of(&listed, path)),
+        });
+        let ended = server.command(command);
+        assert!(ended.stderr.contains(WRONG), "{command}, {namespace}: {}", ended.stderr);
+    }
+    // Who may read neither is told both, and has what the flags say.
+    let listed = cluster(&crowd(12));
+    let server = ApiServer::start(move |path| match path {
+        path if path == WEBHOOK || path.contains("/configmaps/") => Some((403, json!({}))),
+        path => Some(of(&listed, path)),
+    });
+    let ended = server.migrate();
+    assert!(ended.stderr.contains("the flags count"), "{}", ended.stderr);
+    assert!(ended.stderr.contains(&format!("get /{WEBHOOK}")), "{}", ended.stderr);
+    assert!(ended.stderr.contains("get /api/v1/namespaces/imdslet-system/"), "{}", ended.stderr);
+    assert!(!ended.stdout.is_empty());
 }
