@@ -25,7 +25,7 @@ pub use error::LiveError;
 pub use forward::Unforwarded;
 use kinds::KINDS;
 pub use kinds::Kind;
-pub(crate) use kinds::{EXCEPTIONS, IDENTITIES, NAMESPACES};
+pub(crate) use kinds::{BINDINGS, EXCEPTIONS, IDENTITIES, NAMESPACES};
 
 /// How long one answer of the API server may take.
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -26,6 +26,8 @@ pub struct Facts {
     pub workers: Seen<Vec<Value>>,
     /// AzureIdentities.
     pub identities: Seen<Vec<Value>>,
+    /// AzureIdentityBindings.
+    pub bindings: Seen<Vec<Value>>,
     /// NetworkPolicies.
     pub network_policies: Seen<Vec<Value>>,
     /// The mutating webhook configuration `imdslet`; `None`: there is none.

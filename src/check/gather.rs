@@ -11,7 +11,7 @@ use super::follow::workload;
 use super::rights::INSTALL;
 use crate::https::Client;
 use crate::live::{
-    Cluster, EXCEPTIONS, IDENTITIES, Kind, LiveError, NAMESPACES, home, message,
+    BINDINGS, Cluster, EXCEPTIONS, IDENTITIES, Kind, LiveError, NAMESPACES, home, message,
 };
 
 const DEPLOYMENTS: Kind = Kind::new("apps", "v1", "deployments", "Deployment");
@@ -58,6 +58,7 @@ pub async fn gather(
         missing_rights: missing_rights(cluster).await,
         issuer: issuer(cluster, web).await,
         identities: seen(cluster.list(&IDENTITIES).await).map(Option::unwrap_or_default),
+        bindings: seen(cluster.list(&BINDINGS).await).map(Option::unwrap_or_default),
         network_policies: seen(cluster.list(&POLICIES).await).map(Option::unwrap_or_default),
         workers: unseen.map_or(Ok(workers), Err),
         lease: seen(cluster.get(&lease).await),

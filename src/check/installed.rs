@@ -33,7 +33,7 @@ pub(super) fn group(facts: &Facts, version: &str) -> Group {
             for deployment in ["imdslet-webhook", "imdslet-controller"] {
                 checks.push(replicas(facts, deployment));
             }
-            checks.push(tenant::check(&facts.settings, &facts.identities, &facts.namespace));
+            checks.push(tenant::check(facts));
             checks.push(leader(&facts.lease, &facts.namespace, facts.now));
             checks.push(releases(&facts.workers, version, &facts.namespace));
             checks.push(bundles(webhook, facts.now));
@@ -45,7 +45,11 @@ pub(super) fn group(facts: &Facts, version: &str) -> Group {
     Group { name: "imdslet".to_owned(), checks }
 }
 
-fn deployment<'a>(workers: &'a [Value], name: &str, namespace: &str) -> Option<&'a Value> {
+pub(super) fn deployment<'a>(
+    workers: &'a [Value],
+    name: &str,
+    namespace: &str,
+) -> Option<&'a Value> {
     workers.iter().find(|one| {
         text(one, "/kind") == "Deployment"
             && text(one, "/metadata/namespace") == namespace

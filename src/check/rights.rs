@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 /// Group, resource and verb of what is read in every namespace.
-const READ: [(&str, &str, &str); 11] = [
+const READ: [(&str, &str, &str); 12] = [
     ("", "pods", "list"),
     ("", "namespaces", "list"),
     ("aadpodidentity.k8s.io", "azureidentities", "list"),
+    ("aadpodidentity.k8s.io", "azureidentitybindings", "list"),
     ("aadpodidentity.k8s.io", "azurepodidentityexceptions", "list"),
     ("networking.k8s.io", "networkpolicies", "list"),
     ("apps", "deployments", "list"),

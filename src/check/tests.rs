@@ -81,7 +81,7 @@ fn managed() -> Value {
 }
 
 /// Everything as it should be.
-fn healthy() -> Facts {
+pub(super) fn healthy() -> Facts {
     let names = [
         "azureidentities",
         "azureidentitybindings",
@@ -100,6 +100,7 @@ fn healthy() -> Facts {
             outside: Outside::Keys(keys()),
         }),
         identities: Ok(Vec::new()),
+        bindings: Ok(Vec::new()),
         network_policies: Ok(Vec::new()),
         workers: Ok(vec![deployment("imdslet-webhook", 2), deployment("imdslet-controller", 2)]),
         webhook: Ok(Some(

@@ -26,6 +26,8 @@ const CSI: &str = "secrets-store.csi.x-k8s.io";
 
 /// Whose tokens there are.
 pub(crate) const IDENTITIES: Kind = kind(OLD, "v1", "azureidentities", "AzureIdentity");
+/// Whom they are for.
+pub(crate) const BINDINGS: Kind = kind(OLD, "v1", "azureidentitybindings", "AzureIdentityBinding");
 /// Who is left alone.
 pub(crate) const EXCEPTIONS: Kind =
     kind(OLD, "v1", "azurepodidentityexceptions", "AzurePodIdentityException");
@@ -35,7 +37,7 @@ pub(crate) const NAMESPACES: Kind = kind("", "v1", "namespaces", "Namespace");
 /// What decides about the identities of pods, and who has them.
 pub(crate) const KINDS: [Kind; 15] = [
     IDENTITIES,
-    kind(OLD, "v1", "azureidentitybindings", "AzureIdentityBinding"),
+    BINDINGS,
     EXCEPTIONS,
     kind(OLD, "v1", "azureassignedidentities", "AzureAssignedIdentity"),
     kind(CSI, "v1", "secretproviderclasses", "SecretProviderClass"),
