@@ -10,8 +10,13 @@ use super::report::{Check, Group, Verdict};
 use super::stuck::{Stuck, podless, stuck};
 use super::tenant;
 
-/// Makes everything be as it was, or come: what the operator's guide has.
-const APPLY: &str = "kubectl apply --server-side --force-conflicts -f manifests/install.yaml";
+/// What the operator's guide has. The shipped file names no tenant, and images that no node has.
+const APPLY: &str = "kubectl apply --server-side --force-conflicts -f manifests/install.yaml, with the tenant \
+                     and the images set in it first, once the list above is as it should be";
+/// Makes everything be as it was. By the shipped file it would be as it was shipped: an emptied tenant takes
+/// identities from running pods.
+const RESTORE: &str = "apply your own install.yaml again, with its tenant and images (not the one that was \
+                       shipped), or helm upgrade";
 /// After so long without a sign of the leader another one should have taken over.
 const STALE: i64 = 60;
 /// Before the end of a certificate somebody should have renewed it.
@@ -26,7 +31,7 @@ pub(super) fn group(facts: &Facts, version: &str) -> Group {
             what,
             Verdict::Warning,
             "there is no MutatingWebhookConfiguration imdslet",
-            format!("{APPLY}, once the list above is as it should be"),
+            APPLY,
         )),
         Ok(Some(webhook)) => {
             checks.push(Check::passed(what.0, what.1));
@@ -68,10 +73,15 @@ fn replicas(facts: &Facts, name: &'static str) -> Check {
     };
     let Some(found) = deployment(workers, name, namespace) else {
         let message = format!("Deployment {namespace}/{name} does not exist");
-        return Check::found(what, Verdict::Failed, message, APPLY);
+        return Check::found(what, Verdict::Failed, message, RESTORE);
     };
     let count = |pointer: &str| found.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
     let (wanted, ready) = (count("/spec/replicas"), count("/status/availableReplicas"));
+    if wanted == 0 {
+        // Those that are still ready are on their way out.
+        let remedy = format!("kubectl -n {namespace} scale deployment {name} --replicas=2");
+        return Check::found(what, Verdict::Failed, "it is scaled to 0", remedy);
+    }
     let stuck = stuck_replica(facts, found, name);
     if ready == 0 || ready < wanted {
         let verdict = if ready == 0 { Verdict::Failed } else { Verdict::Warning };
@@ -238,7 +248,7 @@ fn circle(webhook: &Value, seen: &Seen<Vec<Value>>, own: &str) -> Check {
             what,
             Verdict::Failed,
             format!("entry {} is asked about pods without the label", text(wide, "/name")),
-            format!("put its objectSelector back: {APPLY}"),
+            format!("put its objectSelector back: {RESTORE}"),
         );
     }
     let workers = match seen {

@@ -254,6 +254,13 @@ fn what_is_wrong_with_an_installation_is_named_alone_with_what_to_do() {
             Failed,
             "0 of 2",
         ),
+        // Those of before are still there.
+        (
+            |f| f.workers.as_mut().unwrap()[1]["spec"]["replicas"] = json!(0),
+            "controller-ready",
+            Failed,
+            "it is scaled to 0; kubectl -n imdslet-system scale deployment imdslet-controller --replicas=2",
+        ),
         (
             |f| f.workers.as_mut().unwrap()[1] = deployment("imdslet-controller", 1),
             "controller-ready",
@@ -300,7 +307,8 @@ fn what_is_wrong_with_an_installation_is_named_alone_with_what_to_do() {
             |f| entry_of(f)["objectSelector"] = json!({}),
             "circular-start",
             Failed,
-            "without the label",
+            "without the label; put its objectSelector back: apply your own install.yaml again, with its \
+             tenant and images (not the one that was shipped), or helm upgrade",
         ),
         (
             |f| f.workers.as_mut().unwrap().push(labelled()),
@@ -329,6 +337,23 @@ fn what_is_wrong_with_an_installation_is_named_alone_with_what_to_do() {
         ),
         (|f| f.pods = Ok(vec![pod(false)]), "sidecars", Warning, "web/app-1"),
     ]);
+}
+
+/// It would come back with the tenant and the images of nobody.
+#[test]
+fn what_is_missing_of_an_installation_is_not_brought_back_by_the_file_as_it_was_shipped() {
+    let mut facts = healthy();
+    facts.workers.as_mut().unwrap().remove(0);
+    let found = found(&facts);
+    let [("webhook-ready", Verdict::Failed, said), ("releases", Verdict::Unknown, _)] =
+        found.as_slice()
+    else {
+        panic!("{found:?}")
+    };
+    let words = "Deployment imdslet-system/imdslet-webhook does not exist; apply your own install.yaml again, \
+                 with its tenant and images";
+    assert!(said.contains(words), "{said}");
+    assert!(!said.contains("manifests/install.yaml"), "{said}");
 }
 
 /// A pod of imdslet whose container waits for its image.
@@ -647,7 +672,7 @@ fn rights_to_install_matter_before_it_is_installed() {
     assert!(
         found[2]
             .2
-            .contains("kubectl apply --server-side --force-conflicts -f manifests/install.yaml"),
+            .contains("kubectl apply --server-side --force-conflicts -f manifests/install.yaml, with the tenant and the images set in it first"),
         "{found:?}"
     );
     let names: Vec<_> = found.iter().map(|(name, verdict, _)| (*name, *verdict)).collect();

@@ -57,6 +57,7 @@ def what_is_broken_is_named_by_the_check_that_it_breaks(t):
         code, checks = checked(t)
         assert code == 1, code
         assert checks["webhook-ready"][0] == checks["admission"][0] == "failed", checks
+        assert "it is scaled to 0" in checks["webhook-ready"][1], checks["webhook-ready"]
         assert "cannot ask the webhook" in checks["admission"][1], checks["admission"]
     finally:
         t.cluster.scale("imdslet-webhook", replicas)
