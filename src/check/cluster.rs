@@ -88,14 +88,15 @@ fn definitions(seen: &Seen<Vec<Value>>, is_installed: bool) -> Check {
     let missing: Vec<_> =
         DEFINITIONS.into_iter().filter(|one| !names.iter().any(|name| name == one)).collect();
     if !missing.is_empty() {
-        // The installation brings them.
-        let verdict = if is_installed { Verdict::Failed } else { Verdict::Warning };
-        return Check::found(
-            what,
-            verdict,
-            format!("not there: {}", missing.join(", ")),
-            "kubectl apply -f manifests/crds.yaml; manifests/install.yaml brings them too",
-        );
+        // The installation brings them; one that is there is not to be applied over for them.
+        let (verdict, remedy) = if is_installed {
+            (Verdict::Failed, "kubectl apply -f manifests/crds.yaml")
+        } else {
+            let remedy =
+                "kubectl apply -f manifests/crds.yaml; manifests/install.yaml brings them too";
+            (Verdict::Warning, remedy)
+        };
+        return Check::found(what, verdict, format!("not there: {}", missing.join(", ")), remedy);
     }
     let prunes = |definition: &&Value| {
         let versions = definition.pointer("/spec/versions").and_then(Value::as_array);

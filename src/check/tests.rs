@@ -344,16 +344,19 @@ fn what_is_wrong_with_an_installation_is_named_alone_with_what_to_do() {
 fn what_is_missing_of_an_installation_is_not_brought_back_by_the_file_as_it_was_shipped() {
     let mut facts = healthy();
     facts.workers.as_mut().unwrap().remove(0);
-    let found = found(&facts);
     let [("webhook-ready", Verdict::Failed, said), ("releases", Verdict::Unknown, _)] =
-        found.as_slice()
+        &*found(&facts)
     else {
-        panic!("{found:?}")
+        panic!("{:?}", found(&facts))
     };
     let words = "Deployment imdslet-system/imdslet-webhook does not exist; apply your own install.yaml again, \
                  with its tenant and images";
     assert!(said.contains(words), "{said}");
     assert!(!said.contains("manifests/install.yaml"), "{said}");
+    let mut facts = healthy();
+    facts.definitions.as_mut().unwrap().pop();
+    let [("custom-resources", Verdict::Failed, said)] = &*found(&facts) else { panic!() };
+    assert!(said.ends_with("; kubectl apply -f manifests/crds.yaml"), "{said}");
 }
 
 /// A pod of imdslet whose container waits for its image.
