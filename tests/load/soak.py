@@ -235,7 +235,7 @@ def main():
         (f"admissions, {KEPT} over each TLS connection", f"{reviews.answers:,}", ""),
         ("requests that failed while a valid token existed, tokens that had ended, admissions without a patch", str(len(faults)), "0"),
     ]
-    for name, least in (("sidecar", "bare token server"), ("webhook", "echo")):
+    for name, least, work in (("sidecar", "bare token server", "request, TLS, refreshes"), ("webhook", "echo", "admission, TLS")):
         first, last = grown(samples[name])
         if last - first > FLAT:
             faults.append(f"the {name} has grown by {last - first:.2f} MiB")
@@ -243,7 +243,7 @@ def main():
         rows.append((f"RSS of the {name}, after a fifth of the time → at the end", f"{of(first, last)} ({least}: {of(*grown(samples[least]))})", f"grows by {FLAT} at most"))
         each = {name: used[name].each(max(1, counts[name].answers)) for name in (name, least)}
         of = lambda figure: f"{figure.all:.0f} µs, {figure.kernel:.0f} of it the kernel's"
-        rows.append((f"CPU of the {name} for each request, TLS, refreshes and being woken up", f"{of(each[name])} ({least}: {of(each[least])})", ""))
+        rows.append((f"CPU of the {name} for each {work} and being woken up", f"{of(each[name])} ({least}: {of(each[least])})", ""))
     print(f"load {os.getloadavg()[0]:.1f} at the end\n")
     table(rows)
     for fault in faults[:20]:

@@ -26,9 +26,13 @@ OLDER = "0.0.9"
 OLD_COLUMN = "FormerClientID"
 
 
+def run_helm(*args):
+    command = [os.environ["HELM"], f"--kubeconfig={os.environ['K8S_KUBECONFIG']}", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180)
+
+
 def helm(t, *args):
-    command = [os.environ["HELM"], f"--kubeconfig={os.environ['K8S_KUBECONFIG']}", f"--namespace={SYSTEM}", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    done = run_helm(f"--namespace={SYSTEM}", *args)
     assert done.returncode == 0, f"helm {args[0]}: {done.stderr}"
     return done.stdout
 
@@ -159,10 +163,9 @@ def helm_takes_over_upgrades_rolls_back_and_uninstalls_and_no_identity_is_lost(t
     t.verified("after")
 
 
-def helm_refuses(t, *args):
+def helm_refuses(*args):
     """What Helm says where it ends with an error."""
-    command = [os.environ["HELM"], f"--kubeconfig={os.environ['K8S_KUBECONFIG']}", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    done = run_helm(*args)
     assert done.returncode, f"helm {args}: {done.stdout}"
     return done.stderr
 
@@ -171,12 +174,12 @@ def helm_refuses(t, *args):
 def what_a_stranger_gets_wrong_is_said_with_what_to_do(t):
     t.make_namespace()
     install = ("install", "another", CHART, f"--set=tenantId={TENANT}")
-    said = helm_refuses(t, *install, f"--namespace={t.namespace}", "--take-ownership")
+    said = helm_refuses(*install, f"--namespace={t.namespace}", "--take-ownership")
     assert f"imdslet is in namespace {SYSTEM} already" in said and f"--namespace {SYSTEM}" in said, said
     # The definitions and all else are install.yaml's, or those of the old chart: Helm takes nothing over unasked.
-    said = helm_refuses(t, *install, f"--namespace={SYSTEM}")
+    said = helm_refuses(*install, f"--namespace={SYSTEM}")
     assert "invalid ownership metadata" in said, said
-    said = helm_refuses(t, "template", CHART, "--kube-version=1.29.9")
+    said = helm_refuses("template", CHART, "--kube-version=1.29.9")
     assert ">=1.30.0" in said and "1.29.9" in said, said
 
 

@@ -166,16 +166,17 @@ class Context:
         token = answer["body"]["access_token"]
         return verify(token, self.cluster.entra.keys(), TENANT, RESOURCE, client_id or self.client_id, proof)
 
+    def answers_since(self, moment, pod="app", status=None):
+        """Those that a container of this name got after a moment, in seconds since the Unix epoch, with this status alone."""
+        return [one for one in self.answers(pod) if one["at"] > moment * 1000 and status in (None, one["status"])]
+
     def refused(self, pod="app", since=0.0):
         """The answers without a token, from a moment on."""
-        return [one for one in self.answers(pod) if one["at"] > since * 1000 and one["status"] != 200]
+        return [one for one in self.answers_since(since, pod) if one["status"] != 200]
 
     def follows(self, client_id, pod="app", seconds=20, since=0.0):
         """Waits for a pod's first token of an identity; when it was asked for, in seconds since the Unix epoch."""
-        def found():
-            good = (one for one in self.answers(pod) if one["at"] > since * 1000 and one["status"] == 200)
-            return [one for one in good if one["body"]["client_id"] == client_id]
-
+        found = lambda: [one for one in self.answers_since(since, pod, 200) if one["body"]["client_id"] == client_id]
         return self.eventually(f"{pod} has a token of {client_id}", found, seconds)[0]["at"] / 1000
 
     def processes(self, container="app", pod="app", namespace=None):

@@ -87,15 +87,13 @@ class Pods:
 
     def have_tokens_since(self, moment):
         for name in self.names:
-            has = lambda: [one for one in self.t.answers(name) if one["at"] > moment * 1000 and one["status"] == 200]
-            self.t.eventually(f"{name} has tokens still", has, 30)
+            self.t.eventually(f"{name} has tokens still", lambda: self.t.answers_since(moment, name, 200), 30)
 
     def lose_their_binding_and_have_it_again(self):
         self.t.api.delete("AzureIdentityBinding", self.t.namespace, "binding")
         gone = time.time()
         for name in self.names:
-            told = lambda: [one for one in self.t.refused(name, gone) if one["status"] == 400]
-            self.t.eventually(f"{name} is refused", told, 30)
+            self.t.eventually(f"{name} is refused", lambda: self.t.answers_since(gone, name, 400), 30)
         self.t.bind()
         self.have_tokens_since(time.time())
         self.began = time.time()
