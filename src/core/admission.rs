@@ -7,7 +7,7 @@ use crate::index::Index;
 use crate::inject::{Injection, announcement_of};
 use crate::live::lack;
 use crate::names::{IDENTITIES, MIRROR_POD, PREFIX, VERSION};
-use crate::objects::ObjectName;
+use crate::objects::{NamespaceSettings, ObjectName};
 use crate::patch::{Edits, Patch};
 use crate::pod::{List, PodView, Unreadable};
 use crate::reserved::{Reserved, own_sidecar};
@@ -149,13 +149,14 @@ pub fn admit(
     let Some(selector) = pod.selector() else {
         return Ok(Admission::untouched(Untouched::NotOptedIn));
     };
-    if let Some(why) = left_alone(index, namespace, pod) {
+    let own_namespace = index.namespace(namespace);
+    if let Some(why) = left_alone(index, (namespace, own_namespace), pod) {
         return Ok(Admission::untouched(why));
     }
     if pod.list(List::Containers).is_empty() {
         return Err(Refusal::NoContainers);
     }
-    let choices = Choices::read(pod, (namespace, index.namespace(namespace)), settings)?;
+    let choices = Choices::read(pod, (namespace, own_namespace), settings)?;
     if let Some(decided) = unservable(pod, choices.when_unbound) {
         return decided;
     }
@@ -215,10 +216,14 @@ pub fn admit_ephemeral(settings: &Settings, pod: &PodView<'_>, before: &PodView<
 }
 
 /// Why a labelled pod is none of ours.
-fn left_alone(index: &Index, namespace: &str, pod: &PodView<'_>) -> Option<Untouched> {
+fn left_alone(
+    index: &Index,
+    (namespace, own_namespace): (&str, Option<&NamespaceSettings>),
+    pod: &PodView<'_>,
+) -> Option<Untouched> {
     if pod.annotation(MIRROR_POD).is_some() {
         Some(Untouched::MirrorPod)
-    } else if index.namespace(namespace).is_some_and(|settings| settings.is_disabled) {
+    } else if own_namespace.is_some_and(|settings| settings.is_disabled) {
         Some(Untouched::InjectionDisabled)
     } else {
         index.exception(namespace, pod).cloned().map(Untouched::Excepted)

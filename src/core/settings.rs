@@ -267,6 +267,22 @@ mod tests {
         );
     }
 
+    /// As shells, charts and the blocks of YAML write them.
+    #[test]
+    fn a_list_is_given_by_one_text_or_by_many() {
+        let expected = ["registry", "other.example"];
+        for given in [
+            &["registry", "other.example"][..],
+            &["registry,other.example"],
+            &["registry, other.example,"],
+            &[" registry\nother.example\n"],
+            &["registry", "registry,other.example", ""],
+        ] {
+            let given: Vec<_> = given.iter().map(|text| ("sidecar-pull-secret", *text)).collect();
+            assert_eq!(read(&given).unwrap().sidecar_pull_secrets, expected, "{given:?}");
+        }
+    }
+
     #[test]
     fn empty_values_are_absent() {
         assert_eq!(read(&[("tenant-id", ""), ("port", " ")]), read(&[]));

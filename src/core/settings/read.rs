@@ -93,7 +93,8 @@ impl<'a> Reader<'a> {
     /// The values of a flag that repeats. Its variable holds all of them in one text.
     fn list(&self, flag: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         let given = self.given.get(flag).into_iter().flatten();
-        given.flat_map(|text| text.split([',', ' '])).filter(|text| !text.is_empty())
+        let ends = |c: char| c == ',' || c.is_whitespace();
+        given.flat_map(move |text| text.split(ends)).filter(|text| !text.is_empty())
     }
 
     pub(super) fn binding(&mut self) -> Option<Binding> {

@@ -1,4 +1,4 @@
-//! How long to wait before something is tried again.
+//! Waits: for a time that may not come, and before something is tried again.
 
 use std::future::pending;
 use std::hash::{BuildHasher, RandomState};
