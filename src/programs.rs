@@ -226,9 +226,10 @@ async fn last_words(mut child: Child, last_line: String) -> String {
     if let Some(mut stderr) = child.stderr.take() {
         stderr.read_to_string(&mut words).await.ok();
     }
-    let words = if words.trim().is_empty() { last_line } else { words };
     let status = child.wait().await.map_or_else(|e| e.to_string(), |s| s.to_string());
-    format!("{} ({status})", words.trim())
+    let mut said = [words.trim(), last_line.trim()].into_iter();
+    let words = said.find(|words| !words.is_empty()).unwrap_or("it says nothing");
+    format!("{words} ({status})")
 }
 
 fn note_address(line: &str, addrs: &mut BTreeMap<String, SocketAddr>) {
@@ -243,4 +244,22 @@ fn note_address(line: &str, addrs: &mut BTreeMap<String, SocketAddr>) {
 
 async fn drain(mut lines: Lines<BufReader<ChildStdout>>) {
     while let Ok(Some(_)) = lines.next_line().await {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_ends_at_once_is_quoted_with_how_it_ended() {
+        for (script, expected) in [
+            ("echo all; echo why >&2; exit 7", "/bin/sh does not start: why (exit status: 7)"),
+            ("echo all; exit 7", "/bin/sh does not start: all (exit status: 7)"),
+            ("exit 7", "/bin/sh does not start: it says nothing (exit status: 7)"),
+        ] {
+            let args = ["-c".to_owned(), script.to_owned()];
+            let ended = Program::start(Path::new("/bin/sh"), &args, &[], &[""]).await;
+            assert_eq!(ended.err().unwrap().to_string(), expected);
+        }
+    }
 }
