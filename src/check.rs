@@ -43,4 +43,6 @@ pub fn judge(facts: &Facts, version: &str) -> Report {
 }
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;

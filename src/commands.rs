@@ -10,6 +10,7 @@ use imdslet::documents;
 use imdslet::explain::{ExplainArgs, Target};
 use imdslet::https::{Client, Trust};
 use imdslet::inject::inject as inject_all;
+use imdslet::issuer::Issuer;
 use imdslet::live::{Access, Cluster, LiveError};
 use imdslet::migrate::{self, MigrateArgs};
 
@@ -46,7 +47,7 @@ pub(super) fn explain(mut args: ExplainArgs) -> anyhow::Result<u8> {
     let settings = args.settings.read()?;
     let pods = args.pod.iter().map(|name| Target::pod(name));
     let targets: Vec<_> = args.targets.into_iter().chain(pods).collect();
-    let issuer = issuer.as_ref().map(migrate::Issuer::as_str);
+    let issuer = issuer.as_ref().map(Issuer::as_str);
     let explained =
         imdslet::explain::explain(&documents, &settings, issuer, &args.namespace, &targets)?;
     for problem in &explained.problems {
@@ -89,10 +90,10 @@ pub(super) fn migrate(mut args: MigrateArgs) -> anyhow::Result<u8> {
 /// where no flag says otherwise.
 fn of_cluster<T>(
     access: &Access,
-    issuer: Option<migrate::Issuer>,
+    issuer: Option<Issuer>,
     settings: &mut SettingsArgs,
     read: impl AsyncFnOnce(&Cluster) -> Result<T, LiveError>,
-) -> anyhow::Result<(T, Option<migrate::Issuer>)> {
+) -> anyhow::Result<(T, Option<Issuer>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start")?.block_on(async {
         let cluster = Cluster::connect(access).await?;

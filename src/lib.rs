@@ -11,6 +11,7 @@ pub mod explain;
 mod family;
 pub mod https;
 pub mod inject;
+pub mod issuer;
 pub mod live;
 pub mod migrate;
 mod node;

@@ -13,9 +13,12 @@ const NO_IMAGE: [&str; 5] = [
     "ImageInspectError",
 ];
 
-/// What the kubelet waits for after a container has ended or could not be made.
-const BROKEN: [&str; 4] =
-    ["CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"];
+/// What it waits for after a container has ended.
+const ENDED: &str = "CrashLoopBackOff";
+
+/// What it waits for after a container could not be made.
+const NOT_MADE: [&str; 3] =
+    ["CreateContainerConfigError", "CreateContainerError", "RunContainerError"];
 
 /// Why a container does not run, and what mends it.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,9 +42,9 @@ pub(super) fn stuck(pod: &Value, container: Option<&str>) -> Option<Stuck> {
             "name an image that the nodes can pull, with its registry, and the pull secrets that \
              the registry wants"
                 .to_owned()
-        } else if reason == BROKEN[0] {
+        } else if reason == ENDED {
             format!("kubectl -n {namespace} logs {name} -c {container} --previous")
-        } else if BROKEN.contains(&reason) {
+        } else if NOT_MADE.contains(&reason) {
             "mend what the message names".to_owned()
         } else {
             return None;

@@ -173,7 +173,7 @@ fn is_left_alone(facts: &Facts, name: &ObjectName) -> bool {
 mod tests {
     use imdslet_core::index::Index;
 
-    use super::super::tests::healthy;
+    use super::super::testing::healthy;
     use super::*;
     use Verdict::{Failed, Note, Passed, Unknown, Warning};
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use super::Access;
-use crate::migrate::Issuer;
+use crate::issuer::Issuer;
 
 /// The objects of a cluster: in files, or in the cluster itself.
 #[derive(Debug, Args)]

@@ -13,7 +13,8 @@ use proptest::option::weighted;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::properties::{any_container, any_objects, any_pod, any_settings, config, object};
+use crate::generators::{any_container, any_objects, any_pod, any_settings, object};
+use crate::properties::config;
 
 /// What happens to a pod between two admissions.
 #[derive(Clone, Debug)]

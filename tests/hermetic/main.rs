@@ -18,6 +18,7 @@ mod documents;
 mod dumps;
 mod emulate;
 mod explain;
+mod generators;
 mod guides;
 mod invariants;
 mod live;

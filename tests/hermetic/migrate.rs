@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use imdslet::emulator::Config;
-use imdslet::migrate::{Dump, Format, Issuer, Plan, Reason, plan};
+use imdslet::issuer::Issuer;
+use imdslet::migrate::{Dump, Format, Plan, Reason, plan};
 use imdslet_core::settings::{self, Settings};
 use imdslet_tests::estates::crowd;
 use imdslet_tests::programs::{Ended, command};
